@@ -1,0 +1,469 @@
+#include <ATen/Parallel.h>
+
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <optional>
+
+#include "farskip/base/error.h"
+#include "farskip/base/format.h"
+#include "farskip/base/table.h"
+#include "farskip/cli/cells.h"
+#include "farskip/cli/commands.h"
+#include "farskip/comm/local.h"
+#include "farskip/comm/throttled.h"
+#include "farskip/graph/cost.h"
+#include "farskip/io/checkpoint.h"
+#include "farskip/model/builtin.h"
+#include "farskip/runtime/comparison.h"
+#include "farskip/runtime/routing_file.h"
+#include "farskip/trace/perfetto.h"
+#include "farskip/trace/svg.h"
+
+namespace farskip {
+namespace {
+
+struct BenchOptions {
+  std::string model;
+  int layers = 0, ranks = 2;
+  bool random_weights = false;
+  int64_t tokens = 256, sequence_length = 0;
+  std::string text;
+  std::optional<double> link_gbps, link_fill;
+  double link_us = 0;
+  std::vector<std::string> connectivities = {"standard", "farskip"}, schedules;
+  bool two_batch = false;
+  std::vector<int> chunks = {1}, pieces = {1};
+  std::vector<std::string> routing = {"model"};
+  std::string dtype = "float32";
+  int repeat = 5, warm_up = 1;
+  uint64_t seed = 1;
+  double deadline = 120;
+  bool json = false;
+  std::string trace;
+};
+
+// Which schedules a connectivity is run with when none are named.
+std::vector<std::string> schedules_of(const BenchOptions& options, const std::string& name) {
+  if (!options.schedules.empty()) return options.schedules;
+  if (name == "standard") return {"blocking", "overlapped"};
+  return {"overlapped"};
+}
+
+std::vector<Variant> variants_of(const BenchOptions& options) {
+  std::vector<Variant> variants;
+  for (const std::string& name : options.connectivities) {
+    for (const std::string& schedule : schedules_of(options, name)) {
+      for (int chunks : options.chunks) {
+        for (int pieces : options.pieces) {
+          variants.push_back({.connectivity = name,
+                              .schedule = schedule,
+                              .expert_chunks = chunks,
+                              .pieces = pieces});
+        }
+      }
+      if (options.two_batch) {
+        variants.push_back({.connectivity = name, .schedule = schedule, .two_batch = true});
+      }
+    }
+  }
+  return variants;
+}
+
+TokenBatch make_tokens(const BenchOptions& options, const ModelConfig& model) {
+  const int64_t length = options.sequence_length > 0 ? options.sequence_length
+                                                     : std::max<int64_t>(1, options.tokens / 4);
+  TokenBatch batch;
+  batch.width = std::min(length, options.tokens);
+  for (int rank = 0; rank < options.ranks; ++rank) {
+    for (int64_t left = options.tokens; left > 0; left -= batch.width) {
+      batch.lengths.push_back(std::min(left, batch.width));
+    }
+  }
+  const int64_t count = options.tokens * options.ranks;
+  if (!options.text.empty()) {
+    batch.ids = tokens_from_text(options.text, count, model.vocabulary);
+  } else {
+    uint64_t state = options.seed;
+    for (int64_t i = 0; i < count; ++i) {
+      state = state * 6364136223846793005ull + 1442695040888963407ull;
+      batch.ids.push_back(static_cast<int64_t>((state >> 33) % model.vocabulary));
+    }
+  }
+  return batch;
+}
+
+struct Bench {
+  ModelConfig model;
+  Placement placement;
+  std::vector<Weights> weights;
+  TokenBatch tokens;
+};
+
+Bench prepare(const BenchOptions& options) {
+  const bool has_weights = std::filesystem::is_directory(options.model) && !options.random_weights;
+  ModelConfig model = load_model(options.model);
+  if (options.layers > 0) model = cut_layers(model, options.layers);
+  if (!model.executable()) {
+    throw UnsupportedError("this model can not be run",
+                           {.where = model.name, .found = model.why_not_executable()});
+  }
+  if (!has_weights && !options.random_weights) {
+    throw UsageError("a configuration has no weights",
+                     {.where = options.model, .hint = "add --random-weights"});
+  }
+  if (options.ranks > model.router.experts) {
+    throw UsageError("more ranks than experts",
+                     {.where = "--ranks",
+                      .expected = "1 to " + std::to_string(model.router.experts),
+                      .found = std::to_string(options.ranks)});
+  }
+  Placement placement = Placement::contiguous(model.router.experts, options.ranks);
+  std::vector<int> ranks(options.ranks);
+  std::iota(ranks.begin(), ranks.end(), 0);
+  const at::ScalarType dtype = options.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
+  std::vector<Weights> weights;
+  if (has_weights) {
+    weights = load_weights(Checkpoint(options.model), model, placement, ranks, dtype);
+  } else {
+    weights = random_weights(model, placement, ranks, dtype, options.seed);
+  }
+  TokenBatch tokens = make_tokens(options, model);
+  return {std::move(model), std::move(placement), std::move(weights), std::move(tokens)};
+}
+
+Session open_session(const BenchOptions& options, const Bench& bench,
+                     const std::optional<LinkOptions>& link) {
+  auto groups = make_local_groups(
+      options.ranks,
+      {.deadline = std::chrono::duration<double>(options.deadline), .pin_threads = true});
+  if (link) groups = make_throttled(std::move(groups), *link);
+  return Session(bench.model, bench.placement, bench.weights, std::move(groups));
+}
+
+ComparisonOptions comparison_options(const BenchOptions& options) {
+  ComparisonOptions comparison{
+      .variants = variants_of(options), .repeat = options.repeat, .warm_up = options.warm_up};
+  comparison.dtype = options.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
+  if (options.routing[0] == "balanced") comparison.routing = RoutingMode::balanced;
+  if (options.routing[0] == "replay") comparison.routing = RoutingMode::replay;
+  return comparison;
+}
+
+bool hideable(OpKind kind) {
+  return kind == OpKind::attention_prepare || kind == OpKind::attention_core ||
+         kind == OpKind::output_projection || kind == OpKind::shared_experts;
+}
+
+// The bandwidth at which communication takes `fill` of the compute that can hide it, from a run
+// without a link.
+LinkOptions filled_link(const BenchOptions& options, const Bench& bench,
+                        const RoutingRecord* replay) {
+  Session session = open_session(options, bench, std::nullopt);
+  ComparisonOptions probe = comparison_options(options);
+  probe.replay = replay;
+  probe.variants = {{.connectivity = "standard", .schedule = "blocking"}};
+  probe.repeat = 3;
+  const Comparison found = compare(session, bench.tokens, probe);
+  double compute = 0, bytes = 0, collectives = 0;
+  for (const Span& span : found.rows.at(0).timelines.at(0).spans) {
+    if (span.name == to_string(OpKind::dispatch) || span.name == to_string(OpKind::combine)) {
+      collectives += 1;
+    }
+    for (OpKind kind : {OpKind::attention_prepare, OpKind::attention_core,
+                        OpKind::output_projection, OpKind::shared_experts}) {
+      const bool moe = span.layer > 0 && bench.model.layers[span.layer - 1].routed;
+      if (moe && hideable(kind) && span.name == to_string(kind)) compute += span.seconds();
+    }
+  }
+  bytes = static_cast<double>(found.rows[0].bytes_sent) / options.ranks;
+  const double seconds = *options.link_fill * compute - collectives * options.link_us * 1e-6;
+  if (!(seconds > 0)) {
+    throw UsageError("latency alone is more than that",
+                     {.where = "--link-fill", .hint = "lower --link-us"});
+  }
+  return {.bytes_per_second = bytes / seconds, .latency_seconds = options.link_us * 1e-6};
+}
+
+void print_table(const Comparison& comparison) {
+  Table table({{"connectivity", "", Align::left},
+               {"rewrites", "", Align::left},
+               {"schedule", "", Align::left},
+               {"step", "ms", Align::right},
+               {"spread", "ms", Align::right},
+               {"tokens/s", "", Align::right},
+               {"comm", "ms", Align::right},
+               {"exposed", "ms", Align::right},
+               {"overlap", "%", Align::right},
+               {"interior", "%", Align::right},
+               {"speed-up", "x blocking", Align::right},
+               {"speed-up", "x best std", Align::right},
+               {"bound", "ms", Align::right},
+               {"step/bound", "", Align::right},
+               {"predicted", "ms", Align::right},
+               {"error", "%", Align::right}});
+  for (const ComparisonRow& row : comparison.rows) {
+    const double bound = row.bound.seconds();
+    table.add_row(
+        {row.variant.connectivity, row.variant.rewrites(), row.variant.schedule,
+         milliseconds_cell(row.step.median),
+         milliseconds_cell(row.step.smallest) + "-" + milliseconds_cell(row.step.largest),
+         format_fixed(row.tokens_per_second, 0), milliseconds_cell(row.metrics.communication),
+         milliseconds_cell(row.metrics.exposed), percent_cell(row.metrics.percent_overlapped),
+         percent_cell(row.metrics.interior_percent), format_fixed(row.speedup, 2),
+         format_fixed(row.speedup_over_standard, 2), milliseconds_cell(bound),
+         format_fixed(row.step.median / bound, 3), milliseconds_cell(row.predicted),
+         format_fixed(100 * (row.predicted / row.step.median - 1), 1)});
+  }
+  std::cout << table.to_string();
+}
+
+nlohmann::ordered_json to_json(const ComparisonRow& row) {
+  auto number = [](const std::optional<double>& value) {
+    return value ? nlohmann::ordered_json(*value) : nlohmann::ordered_json(nullptr);
+  };
+  return {{"connectivity", row.variant.connectivity},
+          {"schedule", row.variant.schedule},
+          {"two_batch", row.variant.two_batch},
+          {"expert_chunks", row.variant.expert_chunks},
+          {"pieces", row.variant.pieces},
+          {"step_seconds", row.step.median},
+          {"step_seconds_min", row.step.smallest},
+          {"step_seconds_max", row.step.largest},
+          {"tokens_per_second", row.tokens_per_second},
+          {"communication_seconds", row.metrics.communication},
+          {"exposed_seconds", row.metrics.exposed},
+          {"percent_overlapped", number(row.metrics.percent_overlapped)},
+          {"interior_exposed_seconds", row.metrics.interior_exposed},
+          {"interior_percent_overlapped", number(row.metrics.interior_percent)},
+          {"skew_seconds", row.metrics.skew},
+          {"speedup_over_blocking", row.speedup},
+          {"speedup_over_best_standard", row.speedup_over_standard},
+          {"bound_seconds", row.bound.seconds()},
+          {"bound_limit", row.bound.limit()},
+          {"predicted_seconds", row.predicted},
+          {"bytes_sent", row.bytes_sent},
+          {"peak_activation_bytes", row.peak_activation_bytes}};
+}
+
+nlohmann::ordered_json to_json(const LinkReport& link) {
+  return {{"bytes_per_second", link.link.bytes_per_second},
+          {"latency_seconds", link.link.latency_seconds},
+          {"late_us_mean", link.mean_late_us},
+          {"late_us_p50", link.p50_late_us},
+          {"late_us_p99", link.p99_late_us}};
+}
+
+void print_json(const BenchOptions& options, const Bench& bench, const Comparison& comparison,
+                const std::optional<LinkReport>& link) {
+  nlohmann::ordered_json out = {{"obtained", "measured"},
+                                {"model", bench.model.name},
+                                {"layers", bench.model.layer_count()},
+                                {"ranks", options.ranks},
+                                {"tokens_per_rank", options.tokens},
+                                {"dtype", options.dtype},
+                                {"routing", options.routing[0]},
+                                {"repeat", options.repeat},
+                                {"contention_compute", comparison.contention.compute},
+                                {"contention_communication", comparison.contention.communication},
+                                {"bits_equal", comparison.bits_equal},
+                                {"bits_compared", comparison.bits_compared},
+                                {"rows", nlohmann::ordered_json::array()}};
+  if (link) out["link"] = to_json(*link);
+  for (const ComparisonRow& row : comparison.rows) out["rows"].push_back(to_json(row));
+  std::cout << out.dump(2) << '\n';
+}
+
+void print_head(const BenchOptions& options, const Bench& bench, const LinkOptions* link) {
+  std::cout << "measured: " << bench.model.name << ", " << bench.model.layer_count() << " layers, "
+            << options.ranks << " local ranks x " << options.tokens << " tokens, " << options.dtype
+            << ", routing " << options.routing[0] << ", weights "
+            << (options.random_weights ? "random" : "of the checkpoint") << ", median of "
+            << options.repeat << " rounds\n";
+  if (link) {
+    std::cout << "link: emulated, " << format_fixed(link->bytes_per_second * 8e-9, 3) << " Gb/s ("
+              << format_bytes(link->bytes_per_second) << "/s) and "
+              << format_fixed(link->latency_seconds * 1e6, 0) << " us each way\n";
+  }
+}
+
+void print_foot(const Comparison& comparison, const std::optional<LinkReport>& link) {
+  std::cout << "interior: overlap without the first dispatch and the last combine. bound: no "
+               "schedule of the graph is faster;\nfrom op durations of blocking runs, as is "
+               "predicted (simulated). Contention while both run, measured apart: compute x "
+            << format_fixed(comparison.contention.compute, 3) << ", communication x "
+            << format_fixed(comparison.contention.communication, 3) << ".\n";
+  if (link) {
+    std::cout << "link lateness: mean " << format_fixed(link->mean_late_us, 0) << " us, median "
+              << format_fixed(link->p50_late_us, 0) << " us, 99th percentile "
+              << format_fixed(link->p99_late_us, 0) << " us\n";
+  }
+  std::cout << "bits: "
+            << (comparison.bits_equal
+                    ? "identical logits in all " + std::to_string(comparison.bits_compared) +
+                          " runs that have one to equal"
+                    : "DIFFERENT: " + comparison.first_difference)
+            << '\n';
+}
+
+void write_traces(const BenchOptions& options, const Bench& bench, const Comparison& comparison) {
+  const std::filesystem::path folder(options.trace);
+  std::filesystem::create_directories(folder);
+  std::vector<Timeline> all, picture;
+  for (const ComparisonRow& row : comparison.rows) {
+    all.insert(all.end(), row.timelines.begin(), row.timelines.end());
+    all.push_back(row.simulated);
+  }
+  // Serial above overlapped: the base, then the fastest.
+  const auto fastest = std::ranges::min_element(
+      comparison.rows, {}, [](const ComparisonRow& row) { return row.step.median; });
+  for (const ComparisonRow& row : comparison.rows) {
+    const bool base = row.variant.is_standard() && row.variant.schedule == "blocking";
+    if (base && picture.empty()) picture.push_back(row.timelines.at(0));
+  }
+  picture.push_back(fastest->timelines.at(0));
+  write_perfetto(folder / "bench.perfetto.json", all);
+  write_svg(
+      folder / "bench.svg", picture,
+      {.title = bench.model.name + ", rank 0 of " + std::to_string(options.ranks) + " (measured)",
+       .window = {},
+       .layers = {}});
+  std::cerr << "trace: " << (folder / "bench.perfetto.json").string()
+            << " (ui.perfetto.dev)\npicture: " << (folder / "bench.svg").string() << '\n';
+}
+
+std::optional<LinkOptions> chosen_link(const BenchOptions& options, const Bench& bench,
+                                       const RoutingRecord* replay) {
+  if (options.link_fill) return filled_link(options, bench, replay);
+  if (!options.link_gbps) return std::nullopt;
+  return LinkOptions{.bytes_per_second = *options.link_gbps * 1e9 / 8,
+                     .latency_seconds = options.link_us * 1e-6};
+}
+
+void run(const BenchOptions& options) {
+  at::set_num_threads(1);
+  const Bench bench = prepare(options);
+  std::optional<RoutingRecord> replay;
+  if (options.routing[0] == "replay") {
+    replay = read_routing(options.routing[1], bench.model, options.tokens * options.ranks);
+  }
+  const auto link = chosen_link(options, bench, replay ? &*replay : nullptr);
+  Session session = open_session(options, bench, link);
+  ComparisonOptions what = comparison_options(options);
+  what.replay = replay ? &*replay : nullptr;
+  const Comparison comparison = compare(session, bench.tokens, what);
+  const auto report = link_report(session.groups());
+  if (options.json) {
+    print_json(options, bench, comparison, report);
+  } else {
+    print_head(options, bench, link ? &*link : nullptr);
+    print_table(comparison);
+    print_foot(comparison, report);
+  }
+  if (!options.trace.empty()) write_traces(options, bench, comparison);
+  if (!comparison.bits_equal) {
+    throw Error("schedules of one graph gave different bits",
+                {.where = comparison.first_difference});
+  }
+}
+
+void check_routing(const std::vector<std::string>& routing) {
+  const bool ok = (routing.size() == 1 && (routing[0] == "model" || routing[0] == "balanced")) ||
+                  (routing.size() == 2 && routing[0] == "replay");
+  if (!ok) {
+    throw UsageError("unknown routing", {.where = "--routing",
+                                         .expected = "model, balanced or replay FILE",
+                                         .found = routing.empty() ? "" : routing[0]});
+  }
+}
+
+void add_work_options(CLI::App& command, BenchOptions& o) {
+  command
+      .add_option("model", o.model,
+                  "checkpoint folder, config.json, or the name of a shipped configuration")
+      ->required();
+  command.add_option("--layers", o.layers, "only the first layers; 0: all")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 100000));
+  command.add_flag("--random-weights", o.random_weights, "weights drawn from --seed");
+  command.add_option("--ranks", o.ranks, "thread ranks that share the experts")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 64));
+  command.add_option("--tokens-per-rank", o.tokens, "tokens of one step on one rank")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1 << 24));
+  command
+      .add_option("--sequence-length", o.sequence_length,
+                  "tokens of a sequence; 0: a quarter of the rank's")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 1 << 24));
+  command.add_option("--text", o.text, "text file whose words become tokens; else random ids");
+  command.add_option("--dtype", o.dtype, "of weights and activations")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"float32", "bfloat16"}));
+  command
+      .add_option("--routing", o.routing,
+                  "model, balanced (every expert as many rows), or replay FILE")
+      ->expected(1, 2)
+      ->capture_default_str();
+  command.add_option("--seed", o.seed, "of random weights and tokens")->capture_default_str();
+}
+
+void add_comparison_options(CLI::App& command, BenchOptions& o) {
+  auto* gbps = command.add_option("--link-gbps", o.link_gbps,
+                                  "emulated link of each rank, Gb/s each way; none: memory copies");
+  command.add_option("--link-us", o.link_us, "its latency, microseconds")->capture_default_str();
+  command
+      .add_option("--link-fill", o.link_fill,
+                  "chooses the link: communication as a share of the compute that can hide it")
+      ->excludes(gbps)
+      ->check(CLI::Range(0.01, 100.0));
+  command.add_option("--connectivity", o.connectivities, "presets or JSON files, a list")
+      ->delimiter(',')
+      ->capture_default_str();
+  command
+      .add_option("--schedule", o.schedules,
+                  "blocking, released, overlapped, a list; default: overlapped, for standard "
+                  "blocking too")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"blocking", "released", "overlapped"}));
+  command.add_flag("--two-batch", o.two_batch, "also run each as two micro-batches");
+  command.add_option("--expert-chunks", o.chunks, "chunks of each rank's experts, a list")
+      ->delimiter(',')
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1024));
+  command.add_option("--pieces", o.pieces, "pieces of attention and shared experts, a list")
+      ->delimiter(',')
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1024));
+  command.add_option("--repeat", o.repeat, "rounds that count; in each all variants run in turn")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 10000));
+  command.add_option("--warm-up", o.warm_up, "rounds before them")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 1000));
+  command.add_option("--deadline", o.deadline, "longest wait for another rank, seconds")
+      ->capture_default_str()
+      ->check(CLI::Range(1e-3, 1e7));
+  command.add_flag("--json", o.json, "print JSON");
+  command.add_option("--trace", o.trace, "folder for a Perfetto trace and an SVG");
+}
+
+}  // namespace
+
+void add_bench_command(CLI::App& app) {
+  CLI::App* command = app.add_subcommand(
+      "bench", "Measured overlap: variants run in turn on thread ranks with an emulated link");
+  auto options = std::make_shared<BenchOptions>();
+  add_work_options(*command, *options);
+  add_comparison_options(*command, *options);
+  command->callback([options] {
+    check_routing(options->routing);
+    run(*options);
+  });
+}
+
+}  // namespace farskip

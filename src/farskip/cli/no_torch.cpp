@@ -1,0 +1,27 @@
+#include <CLI/CLI.hpp>
+
+#include "farskip/base/error.h"
+#include "farskip/cli/commands.h"
+
+namespace farskip {
+namespace {
+
+void add_unavailable(CLI::App& app, const char* name, const char* about) {
+  CLI::App* command = app.add_subcommand(name, about);
+  command->allow_extras();
+  command->callback([name] {
+    throw UnsupportedError("this build of farskip is without libtorch",
+                           {.where = name, .hint = "configure with -DFARSKIP_TORCH=ON"});
+  });
+}
+
+}  // namespace
+
+void add_logits_command(CLI::App& app) {
+  add_unavailable(app, "logits", "Logits of a checkpoint (needs libtorch)");
+}
+void add_bench_command(CLI::App& app) {
+  add_unavailable(app, "bench", "Measured overlap (needs libtorch)");
+}
+
+}  // namespace farskip

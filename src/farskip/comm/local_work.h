@@ -1,0 +1,53 @@
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "farskip/comm/collective.h"
+#include "farskip/comm/rendezvous.h"
+
+namespace farskip {
+
+// One collective of one thread rank, from posting to completion.
+// Thread rule: any thread, except that collective() is for the communication thread until it calls
+// complete or fail, exactly one of which it calls once.
+class LocalWork final : public Work::State {
+ public:
+  LocalWork(std::shared_ptr<Rendezvous> rendezvous, Collective collective, int64_t index);
+
+  const Collective& collective() const { return collective_; }
+  int64_t index() const { return index_; }
+  Clock::time_point posted() const { return posted_; }
+
+  // The Work looks unfinished until times.finished, which may lie ahead. Lets the tensors go.
+  void complete(const WorkTimes& times);
+  void fail(const std::string& reason);
+
+  bool done() const override;
+  std::exception_ptr error() const override;
+  void synchronize() override;
+  WorkTimes times() const override;
+
+ private:
+  void let_tensors_go();
+  // What synchronize waits for, at most until `limit`; false if that passed.
+  bool wait_settled(Clock::time_point limit);
+
+  const std::shared_ptr<Rendezvous> rendezvous_;
+  Collective collective_;
+  const int64_t index_;
+  const Clock::time_point posted_;
+
+  mutable std::mutex mutex_;
+  std::condition_variable settled_;
+  std::optional<WorkTimes> times_;
+  // Text, from which each caller gets an error of its own: exceptions share their text by a count
+  // that the thread sanitizer does not see.
+  std::optional<std::string> failure_;
+};
+
+}  // namespace farskip

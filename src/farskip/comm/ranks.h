@@ -1,0 +1,22 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "farskip/comm/group.h"
+
+namespace farskip {
+
+struct RankOptions {
+  bool pin_threads = false;  // rank r on usable core r, round-robin
+};
+
+// Runs function(*groups[r]) on a new thread for each rank, each with one intra-op thread, and waits
+// for all of them. If a rank throws, the group is aborted, so that the others stop waiting for it,
+// and once all have ended the error that came first is rethrown; CommErrors, which are mostly what
+// the others notice of it, only if there is no other. Throws UsageError for no or null groups.
+void run_ranks(const std::vector<std::unique_ptr<Group>>& groups,
+               const std::function<void(Group&)>& function, RankOptions options = {});
+
+}  // namespace farskip

@@ -1,0 +1,152 @@
+#include "farskip/comm/rendezvous.h"
+
+#include <algorithm>
+
+#include "farskip/base/format.h"
+
+namespace farskip {
+namespace {
+
+std::string seconds_text(Clock::duration duration) {
+  return format_fixed(std::chrono::duration<double>(duration).count(), 2) + " s";
+}
+
+std::string missing_ranks(const Meeting& meeting) {
+  std::string text;
+  for (size_t rank = 0; rank < meeting.parts.size(); ++rank) {
+    if (meeting.parts[rank]) continue;
+    text += (text.empty() ? "" : ", ") + std::to_string(rank);
+  }
+  return text;
+}
+
+}  // namespace
+
+Rendezvous::Rendezvous(int size, Clock::duration deadline)
+    : size_(size),
+      deadline_(deadline),
+      progress_(static_cast<size_t>(size)),
+      left_(static_cast<size_t>(size)) {}
+
+std::shared_ptr<Meeting> Rendezvous::enter(const Collective& part, int64_t index,
+                                           Clock::time_point entry) {
+  Lock lock(mutex_);
+  if (!failure_.empty()) return nullptr;
+  std::shared_ptr<Meeting>& place = meetings_[index];
+  if (!place) place = std::make_shared<Meeting>();
+  const std::shared_ptr<Meeting> meeting = place;
+  admit_locked(*meeting, part, index, entry);
+  const Clock::time_point begin = Clock::now();
+  std::condition_variable& progress = progress_[static_cast<size_t>(part.rank)];
+  const bool settled = progress.wait_until(lock, begin + deadline_,
+                                           [&] { return meeting->agreed || !failure_.empty(); });
+  if (!settled) fail_locked(late_locked(part, *meeting, Clock::now() - begin));
+  return meeting->agreed ? meeting : nullptr;
+}
+
+void Rendezvous::admit_locked(Meeting& meeting, const Collective& part, int64_t index,
+                              Clock::time_point entry) {
+  meeting.parts.resize(static_cast<size_t>(size_));
+  meeting.parts[static_cast<size_t>(part.rank)] = &part;
+  meeting.started = std::max(meeting.started, entry);
+  ++meeting.entered;
+  check_presence_locked(meeting, part);
+  if (meeting.entered < size_) return;
+  check_agreement_locked(meeting);
+  if (!failure_.empty()) return;
+  meeting.agreed = true;
+  meetings_.erase(index);
+  wake_all();
+}
+
+void Rendezvous::check_presence_locked(const Meeting& meeting, const Collective& part) {
+  for (size_t rank = 0; rank < left_.size(); ++rank) {
+    if (!left_[rank] || meeting.parts[rank]) continue;
+    return fail_locked(part.name() + ": the group of rank " + std::to_string(rank) +
+                       " was destroyed");
+  }
+}
+
+void Rendezvous::check_agreement_locked(const Meeting& meeting) {
+  for (size_t a = 0; a < meeting.parts.size(); ++a) {
+    for (size_t b = a; b < meeting.parts.size(); ++b) {
+      const auto error = find_disagreement(*meeting.parts[a], *meeting.parts[b]);
+      if (error) return fail_locked(error->what());
+    }
+  }
+}
+
+void Rendezvous::finish_transfer(Meeting& meeting, int rank) {
+  Lock lock(mutex_);
+  if (++meeting.transferred == size_) wake_all();
+  progress_[static_cast<size_t>(rank)].wait(lock, [&] { return meeting.transferred == size_; });
+}
+
+bool Rendezvous::pause(int rank, Clock::time_point time) {
+  Lock lock(mutex_);
+  std::condition_variable& progress = progress_[static_cast<size_t>(rank)];
+  const auto failed = [&] { return !failure_.empty(); };
+  if (time == Clock::time_point::max()) {
+    progress.wait(lock, failed);
+  } else {
+    progress.wait_until(lock, time, failed);
+  }
+  return failure_.empty();
+}
+
+void Rendezvous::leave(int rank, bool unfinished) noexcept {
+  const Lock lock(mutex_);
+  left_[static_cast<size_t>(rank)] = true;
+  const bool awaited = std::any_of(meetings_.begin(), meetings_.end(), [&](const auto& entry) {
+    return !entry.second->parts[static_cast<size_t>(rank)];
+  });
+  if (unfinished || awaited) {
+    fail_locked("the group of rank " + std::to_string(rank) +
+                " was destroyed before its collectives were complete");
+  }
+}
+
+void Rendezvous::fail(const std::string& reason) noexcept {
+  const Lock lock(mutex_);
+  fail_locked(reason);
+}
+
+void Rendezvous::give_up(const Collective& part, Clock::duration elapsed) noexcept {
+  const Lock lock(mutex_);
+  const Meeting none;
+  // The oldest open meeting holds up all later ones.
+  const Meeting& meeting = meetings_.empty() ? none : *meetings_.begin()->second;
+  fail_locked(late_locked(part, meeting, elapsed));
+}
+
+std::string Rendezvous::failure() const {
+  const Lock lock(mutex_);
+  return failure_;
+}
+
+void Rendezvous::wake_all() {
+  for (std::condition_variable& progress : progress_) progress.notify_all();
+}
+
+void Rendezvous::fail_locked(const std::string& reason) {
+  if (failure_.empty()) failure_ = reason.empty() ? "no reason given" : reason;
+  // Their parts may now go away.
+  meetings_.clear();
+  wake_all();
+}
+
+std::string Rendezvous::late_locked(const Collective& part, const Meeting& meeting,
+                                    Clock::duration elapsed) const {
+  const std::string missing = missing_ranks(meeting);
+  const std::string who =
+      missing.empty() ? "all ranks entered but not all done" : "rank " + missing + " not entered";
+  return CommError("the deadline passed",
+                   {.where = part.name(),
+                    .expected = "completion within " + seconds_text(deadline_),
+                    .found = who + " after " + seconds_text(elapsed),
+                    .hint = "a rank stopped, is slower than the deadline, or posted fewer "
+                            "collectives"})
+      .what();
+}
+
+}  // namespace farskip

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "farskip/graph/graph.h"
+#include "farskip/model/config.h"
+#include "farskip/model/connectivity.h"
+
+namespace farskip {
+
+// How the ranks share the work.
+enum class ParallelForm {
+  // Tokens split over ranks, experts too: dispatch and combine are all-to-alls.
+  expert_all_to_all,
+  // Every rank holds every token: attention and dense MLPs split by tensor parallelism, experts by
+  // expert parallelism; partial outputs are joined by all-reduce.
+  replicated_all_reduce,
+};
+
+// Which rows the head reads.
+enum class HeadRows { all, last_of_sequence };
+
+// Everything that a forward step's graph follows from. Sizes are those expected on a typical rank:
+// they set costs, never structure.
+struct StepSpec {
+  ParallelForm form = ParallelForm::expert_all_to_all;
+  int ranks = 1;
+  double tokens = 0;             // per rank
+  double sequences = 1;          // per rank
+  double context = 0;            // mean sequence length; 0: tokens / sequences
+  DType dtype = DType::float32;  // of the residual stream, activations and weights
+  DType wire = DType::float32;   // of dispatched rows (combine returns `dtype`)
+  DispatchForm dispatch = DispatchForm::per_expert;
+  RoutingMode routing = RoutingMode::model;
+  double imbalance = 1.0;  // most loaded rank over the mean; scales received rows
+  HeadRows head = HeadRows::all;
+};
+
+// The forward step of one rank. Symbol 0.. hold the batch (see Symbol). Inputs are the values
+// "input_ids" and "positions" [tokens] int64; the output is "logits" [tokens or sequences, V] fp32.
+// Throws GraphError (ranks < 1, experts < ranks, connectivity for another model).
+Graph build_forward(const ModelConfig& model, const Connectivity& connectivity,
+                    const StepSpec& spec);
+
+}  // namespace farskip

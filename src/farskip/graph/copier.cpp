@@ -1,0 +1,44 @@
+#include "farskip/graph/copier.h"
+
+namespace farskip {
+
+GraphCopier::GraphCopier(const Graph& source, bool keeps_bits, const std::string& suffix)
+    : source_(source), values_(source.values().size(), none), ops_(source.ops().size(), none) {
+  for (const Symbol& symbol : source.symbols()) builder_.add_symbol(symbol);
+  builder_.set_micro_batches(source.micro_batches());
+  builder_.set_keeps_bits(source.keeps_bits() && keeps_bits);
+  builder_.set_description(source.description() + ", " + suffix);
+}
+
+ValueId GraphCopier::map(ValueId old) {
+  if (values_.at(old) == none) {
+    Value value = source_.value(old);
+    if (value.part_of != none) value.part_of = map(value.part_of);
+    values_[old] = builder_.add_value(value);
+  }
+  return values_[old];
+}
+
+std::vector<ValueId> GraphCopier::map(std::span<const ValueId> old) {
+  std::vector<ValueId> mapped;
+  for (ValueId id : old) mapped.push_back(map(id));
+  return mapped;
+}
+
+OpId GraphCopier::copy(const Op& op, const Attributes& attributes) {
+  std::vector<OpId> order_after;
+  for (OpId before : op.order_after) {
+    if (ops_.at(before) != none) order_after.push_back(ops_[before]);
+  }
+  const OpId id =
+      builder_.add_op(op.kind, attributes, map(op.inputs), map(op.outputs), order_after);
+  if (op.host_waits) builder_.set_host_waits(id);
+  return ops_[op.id] = id;
+}
+
+Graph GraphCopier::finish() {
+  for (ValueId output : source_.outputs()) builder_.add_output(map(output));
+  return builder_.finish();
+}
+
+}  // namespace farskip

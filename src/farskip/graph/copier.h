@@ -1,0 +1,36 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "farskip/graph/graph.h"
+
+namespace farskip {
+
+// Copies a graph op by op into a builder, so that a rewrite states only what it changes. Symbols
+// are copied up front under their old ids; values when an op first needs them.
+class GraphCopier {
+ public:
+  // The new graph keeps bits if the source does and `keeps_bits` is true; `suffix` is added to its
+  // description.
+  GraphCopier(const Graph& source, bool keeps_bits, const std::string& suffix);
+
+  GraphBuilder& builder() { return builder_; }
+  // The new id of an old value: a copy of it, unless the rewrite has bound another one.
+  ValueId map(ValueId old);
+  std::vector<ValueId> map(std::span<const ValueId> old);
+  void bind(ValueId old, ValueId replacement) { values_.at(old) = replacement; }
+
+  // Copies the op with its attributes; order_after is mapped to the copies.
+  OpId copy(const Op& op) { return copy(op, op.attributes); }
+  OpId copy(const Op& op, const Attributes& attributes);
+  Graph finish();
+
+ private:
+  const Graph& source_;
+  GraphBuilder builder_;
+  std::vector<ValueId> values_;
+  std::vector<OpId> ops_;
+};
+
+}  // namespace farskip

@@ -1,0 +1,90 @@
+#include "farskip/graph/graph.h"
+
+#include <array>
+
+namespace farskip {
+
+int64_t bytes_of(DType dtype) {
+  switch (dtype) {
+    case DType::float32:
+    case DType::int32:
+      return 4;
+    case DType::bfloat16:
+    case DType::float16:
+      return 2;
+    case DType::float8_e4m3:
+      return 1;
+    case DType::int64:
+      return 8;
+  }
+  return 0;
+}
+
+const char* to_string(DType dtype) {
+  constexpr std::array names = {"float32", "bfloat16", "float16", "float8_e4m3", "int32", "int64"};
+  return names.at(static_cast<size_t>(dtype));
+}
+
+const char* to_string(OpKind kind) {
+  constexpr std::array<const char*, op_kind_count> names = {"embedding",
+                                                            "rope tables",
+                                                            "sum",
+                                                            "norm",
+                                                            "attention prepare",
+                                                            "attention core",
+                                                            "output projection",
+                                                            "router",
+                                                            "plan",
+                                                            "counts",
+                                                            "permute",
+                                                            "dispatch",
+                                                            "experts",
+                                                            "combine",
+                                                            "unpermute",
+                                                            "shared experts",
+                                                            "dense mlp",
+                                                            "join",
+                                                            "all-reduce",
+                                                            "final norm",
+                                                            "head"};
+  return names.at(static_cast<size_t>(kind));
+}
+
+bool is_communication(OpKind kind) {
+  return kind == OpKind::counts || kind == OpKind::dispatch || kind == OpKind::combine ||
+         kind == OpKind::all_reduce;
+}
+
+const char* to_string(DispatchForm form) {
+  return form == DispatchForm::per_expert ? "per-expert" : "per-rank";
+}
+
+const char* to_string(RoutingMode mode) {
+  constexpr std::array names = {"model", "balanced", "replay"};
+  return names.at(static_cast<size_t>(mode));
+}
+
+double Graph::expected(const Dim& dim) const {
+  const double size = static_cast<double>(dim.size);
+  return dim.exact() ? size : size * symbol(dim.symbol).expected;
+}
+
+double Graph::expected_elements(ValueId id) const {
+  double count = 1;
+  for (const Dim& dim : value(id).shape) count *= expected(dim);
+  return count;
+}
+
+double Graph::expected_bytes(ValueId id) const {
+  return expected_elements(id) * static_cast<double>(bytes_of(value(id).dtype));
+}
+
+double Graph::bound_bytes(ValueId id) const {
+  double count = static_cast<double>(bytes_of(value(id).dtype));
+  for (const Dim& dim : value(id).shape) {
+    count *= static_cast<double>(dim.size) * (dim.exact() ? 1.0 : symbol(dim.symbol).bound);
+  }
+  return count;
+}
+
+}  // namespace farskip

@@ -1,0 +1,209 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "farskip/base/lane.h"
+
+namespace farskip {
+
+using OpId = int32_t;
+using ValueId = int32_t;
+using SymbolId = int32_t;
+inline constexpr int32_t none = -1;
+
+enum class DType { float32, bfloat16, float16, float8_e4m3, int32, int64 };
+int64_t bytes_of(DType dtype);
+const char* to_string(DType dtype);
+
+// A size that is known only at run time. Graphs hold symbols, so that one graph serves every rank
+// whatever its batch and routing; the runtime binds them, costs use the expected value.
+struct Symbol {
+  enum class Kind {
+    tokens,         // rows of a micro-batch on this rank; bound when the step starts
+    sequences,      // sequences of a micro-batch; bound when the step starts
+    part,           // rows of part `part` of `parts` of another symbol; bound with it
+    sent_rows,      // rows this rank dispatches for one expert chunk; bound by counts
+    received_rows,  // rows this rank receives for one expert chunk; bound by counts
+    local_experts,  // experts of one chunk on this rank; bound by the placement
+  };
+  Kind kind = Kind::tokens;
+  std::string name;
+  int micro_batch = 0, layer = 0;
+  int chunk = 0, chunks = 1;
+  int part = 0, parts = 1;
+  bool by_sequences = false;  // parts are cut between sequences, not between any two rows
+  SymbolId whole = none;      // kind part: what it is a part of
+  double expected = 0;
+  double bound = 0;  // never more than this
+};
+
+// size, or size x symbol.
+struct Dim {
+  int64_t size = 0;
+  SymbolId symbol = none;
+  bool exact() const { return symbol == none; }
+  bool operator==(const Dim&) const = default;
+};
+
+enum class ValueKind { input, activation, parameter, gradient, state, tape };
+
+// One tensor of the step. Every value has one producer, except inputs and parameters.
+struct Value {
+  ValueId id = none;
+  ValueKind kind = ValueKind::activation;
+  std::string name;  // parameters: the canonical weight name, e.g. "layer.3.router"
+  DType dtype = DType::float32;
+  std::vector<Dim> shape;
+  OpId producer = none;
+  // A part lies inside another value, behind the parts listed before it in that value's join op.
+  ValueId part_of = none;
+  // Parameters: bound at run time, experts [first, last) of `chunks` even cuts of the first axis.
+  int chunk = 0, chunks = 1;
+};
+
+enum class OpKind {
+  embedding,          // input_ids, table -> rows
+  rope_tables,        // positions -> cosines, sines
+  sum,                // terms -> their sum, left to right, each rounded to the stream's dtype
+  norm,               // rows, weight -> rows
+  attention_prepare,  // normed rows, cosines, sines, weights -> q, k, v
+  attention_core,     // q, k, v -> per-head outputs
+  output_projection,  // per-head outputs, weight -> rows
+  router,             // normed rows, weight [, bias] -> chosen experts, routing weights
+  plan,               // chosen experts -> row order, its inverse, rows per expert
+  counts,             // rows per expert here -> rows per expert from every rank (all-to-all)
+  permute,            // normed rows, order, counts -> rows to send
+  dispatch,           // rows to send -> received rows (all-to-all)
+  experts,            // received rows, weights -> expert outputs
+  combine,            // expert outputs -> rows back at their tokens' home (all-to-all)
+  unpermute,          // rows, inverse order, routing weights -> routed output
+  shared_experts,     // normed rows, weights -> rows
+  dense_mlp,          // normed rows, weights -> rows
+  join,               // parts -> the whole they lie in; no work
+  all_reduce,         // partial rows -> summed rows
+  final_norm,         // rows, weight -> rows
+  head,               // rows, weight -> logits
+};
+inline constexpr int op_kind_count = static_cast<int>(OpKind::head) + 1;
+const char* to_string(OpKind kind);
+bool is_communication(OpKind kind);
+
+enum class DispatchForm { per_expert, per_rank };
+enum class RoutingMode { model, balanced, replay };
+const char* to_string(DispatchForm form);
+const char* to_string(RoutingMode mode);
+
+// What a kernel, the cost model or a rewrite needs to know of an op beyond its values.
+struct Attributes {
+  int layer = 0;  // from 1; 0: outside the layers
+  int micro_batch = 0;
+  int chunk = 0, chunks = 1;  // expert chunks
+  int piece = 0, pieces = 1;  // cuts of a large op by rows or sequences
+  RoutingMode routing = RoutingMode::model;
+  DispatchForm dispatch = DispatchForm::per_expert;
+  // communication: how rows spread over ranks.
+  int ranks = 1;
+  DType wire = DType::float32;  // dtype on the wire; float8_e4m3 carries a scale per 128 values
+  int experts = 0, top_k = 0, groups = 1, kept_groups = 1;
+  double experts_per_row = 1;  // experts: per-rank rows are computed by several experts each
+  double context = 0;          // attention_core: mean sequence length; a query sees half of it
+  int heads = 0, qk_head_dim = 0, value_head_dim = 0;
+  bool operator==(const Attributes&) const = default;
+};
+
+struct Op {
+  OpId id = none;
+  OpKind kind = OpKind::sum;
+  Attributes attributes;
+  std::vector<ValueId> inputs, outputs;
+  std::vector<OpId> order_after;  // must run after these though no value says so
+  Lane lane = Lane::compute;
+  bool host_waits = false;  // binds symbols: the host needs its result before it can go on
+};
+
+// One step of one rank. Immutable: rewrites return a new graph. Ops are stored in an order in
+// which producers come before consumers (the program order).
+class Graph {
+ public:
+  std::span<const Op> ops() const { return ops_; }
+  std::span<const Value> values() const { return values_; }
+  std::span<const Symbol> symbols() const { return symbols_; }
+  const Op& op(OpId id) const { return ops_.at(id); }
+  const Value& value(ValueId id) const { return values_.at(id); }
+  const Symbol& symbol(SymbolId id) const { return symbols_.at(id); }
+
+  // Ops that read the value, ascending.
+  std::span<const OpId> consumers(ValueId id) const { return consumers_.at(id); }
+  // Ops that must finish before this one: producers of its inputs, order_after, and the ops that
+  // bind the symbols of its shapes. Ascending, without repeats.
+  std::span<const OpId> predecessors(OpId id) const { return predecessors_.at(id); }
+  std::span<const OpId> successors(OpId id) const { return successors_.at(id); }
+  // The op whose result binds the symbol (a counts op), or none.
+  OpId binder(SymbolId id) const { return binders_.at(id); }
+  // Values that leave the step (logits), in the order they were declared.
+  std::span<const ValueId> outputs() const { return outputs_; }
+  int micro_batches() const { return micro_batches_; }
+  // True if every rewrite so far keeps bits: the graph computes what the unrewritten one does.
+  bool keeps_bits() const { return keeps_bits_; }
+  const std::string& description() const { return description_; }  // e.g. "farskip, chunks 4"
+
+  double expected(const Dim& dim) const;
+  double expected_elements(ValueId id) const;
+  double expected_bytes(ValueId id) const;
+  double bound_bytes(ValueId id) const;
+
+  // Of structure, attributes and exact sizes; not of expected values. Equal on every rank.
+  uint64_t hash() const { return hash_; }
+
+ private:
+  friend class GraphBuilder;
+  std::vector<Op> ops_;
+  std::vector<Value> values_;
+  std::vector<Symbol> symbols_;
+  std::vector<std::vector<OpId>> consumers_, predecessors_, successors_;
+  std::vector<OpId> binders_;
+  std::vector<ValueId> outputs_;
+  int micro_batches_ = 1;
+  bool keeps_bits_ = true;
+  std::string description_;
+  uint64_t hash_ = 0;
+};
+
+// Puts a graph together. Single use: finish() moves the graph out.
+class GraphBuilder {
+ public:
+  SymbolId add_symbol(Symbol symbol);
+  ValueId add_value(Value value);  // id and producer are set here
+  // Inputs must exist; outputs must have no producer yet. Communication kinds go to the
+  // communication lane. Throws GraphError.
+  OpId add_op(OpKind kind, Attributes attributes, std::vector<ValueId> inputs,
+              std::vector<ValueId> outputs, std::vector<OpId> order_after = {});
+  // The host needs the op's result to go on; it binds the row symbols of its layer.
+  void set_host_waits(OpId op) { graph_.ops_.at(op).host_waits = true; }
+  void set_part_of(ValueId part, ValueId whole) { graph_.values_.at(part).part_of = whole; }
+  void add_output(ValueId value);
+  void set_micro_batches(int count) { graph_.micro_batches_ = count; }
+  void set_keeps_bits(bool keeps) { graph_.keeps_bits_ = keeps; }
+  void set_description(std::string text) { graph_.description_ = std::move(text); }
+
+  const Op& op(OpId id) const { return graph_.ops_.at(id); }
+  const Value& value(ValueId id) const { return graph_.values_.at(id); }
+  const Symbol& symbol(SymbolId id) const { return graph_.symbols_.at(id); }
+  int op_count() const { return static_cast<int>(graph_.ops_.size()); }
+
+  // Derives consumers, predecessors and the hash, and checks the invariants: every activation has
+  // a producer, parts add up to a join, symbols of a shape are bound by something that can run
+  // before. Throws GraphError.
+  Graph finish();
+
+ private:
+  void link_symbols();
+  void link_ops();
+  void check() const;
+  Graph graph_;
+};
+
+}  // namespace farskip

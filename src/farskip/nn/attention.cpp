@@ -1,0 +1,179 @@
+#include "farskip/nn/attention.h"
+
+#include <ATen/ops/constant_pad_nd.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/scaled_dot_product_attention.h>
+
+#include <algorithm>
+#include <string>
+
+#include "farskip/base/error.h"
+#include "farskip/nn/check.h"
+#include "farskip/nn/linear.h"
+#include "farskip/nn/norm.h"
+
+namespace farskip {
+namespace {
+
+void check_supported(const AttentionConfig& config) {
+  const bool windows = std::any_of(config.window.begin(), config.window.end(),
+                                   [](int64_t window) { return window != 0; });
+  const char* found = config.qkv_bias || config.output_bias ? "biases"
+                      : config.output_gate                  ? "an output gate"
+                      : config.sinks                        ? "sinks"
+                      : windows                             ? "windows"
+                      : config.qk_norm == AttentionConfig::QkNorm::l2_after_rope
+                          ? "an l2 norm after the rotation"
+                          : nullptr;
+  if (found == nullptr) return;
+  throw UnsupportedError("this attention has no kernel",
+                         {.where = "attention",
+                          .expected = "plain grouped-query or latent attention",
+                          .found = found,
+                          .hint = {}});
+}
+
+// Columns [first, first + heads * dim) of x [T, columns] as [T, heads, dim], without a copy.
+at::Tensor heads_of(const at::Tensor& x, int64_t first, int64_t heads, int64_t dim) {
+  return x.narrow(1, first, heads * dim).unflatten(1, {heads, dim});
+}
+
+void clip_(const at::Tensor& x, double limit) { at::Tensor(x).clamp_(-limit, limit); }
+
+AttentionInputs prepare_grouped(const ModelConfig& config, const AttentionWeights& weights,
+                                const at::Tensor& x, const RopeTable& rope) {
+  const AttentionConfig& attention = config.attention;
+  const int64_t dim = attention.head_dim;
+  const int64_t q_width = attention.heads * dim, kv_width = attention.kv_heads * dim;
+  require_shape(weights.qkv, {q_width + 2 * kv_width, x.size(1)}, "attention.qkv");
+  const at::Tensor qkv = linear(x, weights.qkv);
+  const AttentionInputs inputs{heads_of(qkv, 0, attention.heads, dim),
+                               heads_of(qkv, q_width, attention.kv_heads, dim),
+                               heads_of(qkv, q_width + kv_width, attention.kv_heads, dim)};
+  if (attention.qk_norm == AttentionConfig::QkNorm::per_head) {
+    rms_norm_out(inputs.q, inputs.q, weights.q_norm, config.norm_eps);
+    rms_norm_out(inputs.k, inputs.k, weights.k_norm, config.norm_eps);
+  } else if (attention.qk_norm == AttentionConfig::QkNorm::all_heads) {
+    const at::Tensor q = qkv.narrow(1, 0, q_width), k = qkv.narrow(1, q_width, kv_width);
+    rms_norm_out(q, q, weights.q_norm, config.norm_eps);
+    rms_norm_out(k, k, weights.k_norm, config.norm_eps);
+  }
+  if (attention.clip_qkv > 0.0) clip_(qkv, attention.clip_qkv);
+  apply_rope_(inputs.q, rope, config.rope.interleaved);
+  apply_rope_(inputs.k, rope, config.rope.interleaved);
+  return inputs;
+}
+
+// q of latent attention: straight from the first product, or through its compressed form.
+at::Tensor latent_q(const AttentionConfig& attention, const AttentionWeights& weights,
+                    const at::Tensor& compressed) {
+  const int64_t heads = attention.heads, qk = attention.qk_head_dim();
+  if (attention.q_lora_rank == 0) return heads_of(compressed, 0, heads, qk);
+  const at::Tensor normed = rms_norm(compressed.narrow(1, 0, attention.q_lora_rank),
+                                     weights.q_a_norm, attention.lora_norm_eps);
+  require_shape(weights.q_b, {heads * qk, attention.q_lora_rank}, "attention.q_b");
+  return heads_of(linear(normed, weights.q_b), 0, heads, qk);
+}
+
+AttentionInputs prepare_latent(const ModelConfig& config, const AttentionWeights& weights,
+                               const at::Tensor& x, const RopeTable& rope) {
+  const AttentionConfig& attention = config.attention;
+  const int64_t heads = attention.heads, nope = attention.qk_nope_head_dim;
+  const int64_t rotated = attention.qk_rope_head_dim, value = attention.v_head_dim;
+  const int64_t latent = attention.kv_lora_rank;
+  const int64_t q_width =
+      attention.q_lora_rank > 0 ? attention.q_lora_rank : heads * attention.qk_head_dim();
+  require_shape(weights.q_kv_a, {q_width + latent + rotated, x.size(1)}, "attention.q_kv_a");
+  require_shape(weights.kv_b, {heads * (nope + value), latent}, "attention.kv_b");
+
+  const at::Tensor compressed = linear(x, weights.q_kv_a);
+  const at::Tensor q = latent_q(attention, weights, compressed);
+  apply_rope_(q.narrow(2, nope, rotated), rope, config.rope.interleaved);
+  const at::Tensor k_rotated = heads_of(compressed, q_width + latent, 1, rotated);
+  apply_rope_(k_rotated, rope, config.rope.interleaved);
+
+  const at::Tensor normed =
+      rms_norm(compressed.narrow(1, q_width, latent), weights.kv_a_norm, attention.lora_norm_eps);
+  const at::Tensor kv = heads_of(linear(normed, weights.kv_b), 0, heads, nope + value);
+  const at::Tensor k = at::empty({x.size(0), heads, nope + rotated}, x.options());
+  k.narrow(2, 0, nope).copy_(kv.narrow(2, 0, nope));
+  k.narrow(2, nope, rotated).copy_(k_rotated.expand({-1, heads, -1}));
+  return {q, k, kv.narrow(2, nope, value)};
+}
+
+// One sequence: q [S, heads, qk], k [S, kv, qk], v [S, kv, value] -> out [S, heads, value].
+void attend(const at::Tensor& out, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+            double scale) {
+  const auto batched = [](const at::Tensor& x) { return x.transpose(0, 1).unsqueeze(0); };
+  const int64_t value = v.size(2), missing = q.size(2) - value;
+  // The fused kernel wants heads of one width; its work on the zeros costs less than the general
+  // path, which stores all scores, at every length that was tried.
+  const at::Tensor padded = missing > 0 ? at::constant_pad_nd(v, {0, missing}) : v;
+  const at::Tensor result = at::scaled_dot_product_attention(
+      batched(q), batched(k), batched(padded), /*attn_mask=*/{}, /*dropout_p=*/0.0,
+      /*is_causal=*/true, scale, /*enable_gqa=*/k.size(1) != q.size(1));
+  out.copy_(result.squeeze(0).narrow(2, 0, value).transpose(0, 1));
+}
+
+void check_lengths(const std::vector<int64_t>& lengths, int64_t tokens) {
+  int64_t left = tokens;
+  for (const int64_t length : lengths) {
+    if (length < 0 || length > left) left = -1;
+    if (left < 0) break;
+    left -= length;
+  }
+  if (left == 0) return;
+  throw Error("sequence lengths do not fit the tokens",
+              {.where = "lengths",
+               .expected = "numbers of 0 and more that sum to " + std::to_string(tokens),
+               .found = left < 0 ? "a negative one or a larger sum" : "a smaller sum",
+               .hint = {}});
+}
+
+}  // namespace
+
+AttentionInputs attention_prepare(const ModelConfig& config, const AttentionWeights& weights,
+                                  const at::Tensor& x, const RopeTable& rope) {
+  check_supported(config.attention);
+  require_shape(x, {-1, config.hidden}, "attention input");
+  const bool latent = config.attention.kind == AttentionConfig::Kind::latent;
+  return latent ? prepare_latent(config, weights, x, rope)
+                : prepare_grouped(config, weights, x, rope);
+}
+
+at::Tensor attention_core(const AttentionInputs& inputs, const std::vector<int64_t>& lengths,
+                          double scale) {
+  require_shape(inputs.q, {-1, -1, -1}, "attention q");
+  require_shape(inputs.v, {-1, -1, -1}, "attention v");
+  at::Tensor out =
+      at::empty({inputs.q.size(0), inputs.q.size(1) * inputs.v.size(2)}, inputs.q.options());
+  attention_core_out(out, inputs, lengths, scale);
+  return out;
+}
+
+void attention_core_out(const at::Tensor& out, const AttentionInputs& inputs,
+                        const std::vector<int64_t>& lengths, double scale) {
+  const auto& [q, k, v] = inputs;
+  require_shape(q, {-1, -1, -1}, "attention q");
+  require_shape(k, {q.size(0), -1, q.size(2)}, "attention k");
+  require_shape(v, {q.size(0), k.size(1), -1}, "attention v");
+  require_shape(out, {q.size(0), q.size(1) * v.size(2)}, "attention output");
+  if (k.size(1) == 0 || q.size(1) % k.size(1) != 0) {
+    throw Error("query heads do not divide over key heads",
+                {.where = "attention q",
+                 .expected = "a multiple of " + std::to_string(k.size(1)) + " heads",
+                 .found = std::to_string(q.size(1)),
+                 .hint = {}});
+  }
+  check_lengths(lengths, q.size(0));
+  const at::Tensor heads = out.unflatten(1, {q.size(1), v.size(2)});
+  int64_t first = 0;
+  for (const int64_t length : lengths) {
+    if (length == 0) continue;
+    const auto sequence = [&](const at::Tensor& x) { return x.narrow(0, first, length); };
+    attend(sequence(heads), sequence(q), sequence(k), sequence(v), scale);
+    first += length;
+  }
+}
+
+}  // namespace farskip

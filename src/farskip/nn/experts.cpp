@@ -1,0 +1,141 @@
+#include "farskip/nn/experts.h"
+
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "farskip/base/error.h"
+#include "farskip/nn/check.h"
+#include "farskip/nn/linear.h"
+#include "farskip/nn/mlp.h"
+
+namespace farskip {
+namespace {
+
+// The rows of one expert from one source rank.
+struct Block {
+  int64_t first = 0, rows = 0;
+};
+
+struct ExpertBlocks {
+  std::vector<Block> blocks;  // without empty ones
+  int64_t rows = 0;
+};
+
+// Where each expert's rows lie. Throws Error if counts can not describe `row_count` rows.
+std::vector<ExpertBlocks> locate(const at::Tensor& counts, int64_t row_count) {
+  const at::Tensor dense = counts.cpu().contiguous();
+  const int64_t* count = dense.const_data_ptr<int64_t>();
+  std::vector<ExpertBlocks> experts(counts.size(1));
+  int64_t next = 0;
+  for (int64_t rank = 0; rank < counts.size(0); ++rank) {
+    for (ExpertBlocks& expert : experts) {
+      const int64_t rows = *count++;
+      if (rows < 0 || rows > row_count - next) {
+        throw Error("row counts do not fit the rows",
+                    {.where = "experts counts",
+                     .expected = "0 to " + std::to_string(row_count - next) + " in this place",
+                     .found = std::to_string(rows),
+                     .hint = {}});
+      }
+      if (rows > 0) expert.blocks.push_back({next, rows});
+      expert.rows += rows;
+      next += rows;
+    }
+  }
+  if (next != row_count) {
+    throw Error("row counts do not fit the rows",
+                {.where = "experts counts",
+                 .expected = "a sum of " + std::to_string(row_count),
+                 .found = std::to_string(next),
+                 .hint = {}});
+  }
+  return experts;
+}
+
+// Scratch tensors, made once for the busiest expert.
+struct Scratch {
+  at::Tensor rows, product, activated, result;
+};
+
+Scratch make_scratch(const std::vector<ExpertBlocks>& experts, const at::Tensor& rows,
+                     int64_t width) {
+  int64_t most = 0, most_scattered = 0;
+  for (const ExpertBlocks& expert : experts) {
+    most = std::max(most, expert.rows);
+    if (expert.blocks.size() > 1) most_scattered = std::max(most_scattered, expert.rows);
+  }
+  return {at::empty({most_scattered, rows.size(1)}, rows.options()),
+          at::empty({most, 2 * width}, rows.options()), at::empty({most, width}, rows.options()),
+          at::empty({most_scattered, rows.size(1)}, rows.options())};
+}
+
+// One expert on all its rows. Those of several source ranks are brought together first; those of
+// one rank are read and written where they lie.
+void compute_expert(const at::Tensor& out, const at::Tensor& rows, const ExpertBlocks& expert,
+                    const Scratch& scratch, const at::Tensor& gate_up, const at::Tensor& down) {
+  const bool scattered = expert.blocks.size() > 1;
+  const int64_t first = expert.blocks[0].first, count = expert.rows;
+  const at::Tensor input =
+      (scattered ? scratch.rows : rows).narrow(0, scattered ? 0 : first, count);
+  const at::Tensor result =
+      (scattered ? scratch.result : out).narrow(0, scattered ? 0 : first, count);
+  const at::Tensor product = scratch.product.narrow(0, 0, count);
+  const at::Tensor activated = scratch.activated.narrow(0, 0, count);
+  if (scattered) {
+    int64_t next = 0;
+    for (const Block& block : expert.blocks) {
+      input.narrow(0, next, block.rows).copy_(rows.narrow(0, block.first, block.rows));
+      next += block.rows;
+    }
+  }
+  linear_out(product, input, gate_up);
+  silu_multiply_out(activated, product);
+  linear_out(result, activated, down);
+  if (scattered) {
+    int64_t next = 0;
+    for (const Block& block : expert.blocks) {
+      out.narrow(0, block.first, block.rows).copy_(result.narrow(0, next, block.rows));
+      next += block.rows;
+    }
+  }
+}
+
+}  // namespace
+
+at::Tensor experts(const at::Tensor& rows, const at::Tensor& counts, const at::Tensor& gate_up,
+                   const at::Tensor& down, int64_t first_expert) {
+  require_shape(rows, {-1, -1}, "experts rows");
+  at::Tensor out = at::empty({rows.size(0), rows.size(1)}, rows.options());
+  experts_out(out, rows, counts, gate_up, down, first_expert);
+  return out;
+}
+
+void experts_out(const at::Tensor& out, const at::Tensor& rows, const at::Tensor& counts,
+                 const at::Tensor& gate_up, const at::Tensor& down, int64_t first_expert) {
+  require_shape(rows, {-1, -1}, "experts rows");
+  require_shape(out, rows.sizes(), "experts output");
+  require_shape(down, {-1, rows.size(1), -1}, "experts down");
+  require_shape(gate_up, {down.size(0), 2 * down.size(2), rows.size(1)}, "experts gate_up");
+  require_shape(counts, {-1, -1}, "experts counts");
+  require_dtype(counts, at::kLong, "experts counts");
+  if (first_expert < 0 || counts.size(1) > down.size(0) - first_expert) {
+    throw Error("experts lie outside of the weights",
+                {.where = "experts first_expert",
+                 .expected = "a range within 0 to " + std::to_string(down.size(0)),
+                 .found = std::to_string(first_expert) + " to " +
+                          std::to_string(first_expert + counts.size(1)),
+                 .hint = {}});
+  }
+  const std::vector<ExpertBlocks> located = locate(counts, rows.size(0));
+  const Scratch scratch = make_scratch(located, rows, down.size(2));
+  for (size_t e = 0; e < located.size(); ++e) {
+    if (located[e].rows == 0) continue;
+    compute_expert(out, rows, located[e], scratch, gate_up.select(0, first_expert + e),
+                   down.select(0, first_expert + e));
+  }
+}
+
+}  // namespace farskip

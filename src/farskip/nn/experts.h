@@ -1,0 +1,22 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace farskip {
+
+// Routed experts of one rank on the rows that dispatch brought.
+//   rows     [N, H], by source rank, then local expert: block (r, e) has counts[r][e] rows
+//   counts   int64 [ranks, E] on the CPU, summing to N; E consecutive local experts
+//   gate_up  [local, 2I, H] (gate rows, then up rows), down [local, H, I]: all local experts
+//   first_expert: the local expert of counts' first column (a chunk uses a part of the weights)
+// Result [N, H] in the order of `rows`: (silu(x Wg^T) * (x Wu^T)) Wd^T, each row by its expert.
+// All rows of an expert are multiplied in one go, so how experts are cut into chunks changes no
+// bit. Throws Error if shapes or dtypes do not fit, or if counts are negative or do not sum to N.
+at::Tensor experts(const at::Tensor& rows, const at::Tensor& counts, const at::Tensor& gate_up,
+                   const at::Tensor& down, int64_t first_expert = 0);
+
+// As experts, into `out` [N, H].
+void experts_out(const at::Tensor& out, const at::Tensor& rows, const at::Tensor& counts,
+                 const at::Tensor& gate_up, const at::Tensor& down, int64_t first_expert = 0);
+
+}  // namespace farskip

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <span>
+
+namespace farskip {
+
+// Where each of a rank's T * k (token, choice) slots goes in the buffers of dispatch and combine.
+// Rows lie by position of their expert (chunk-major, then rank, then local expert: whatever order
+// position_of_expert says), and by slot within an expert.
+struct DispatchPlan {
+  at::Tensor order;    // int64 [T * k]: the slot t * k + j that each row holds
+  at::Tensor inverse;  // int64 [T * k]: the row that holds each slot
+  at::Tensor counts;   // int64 [experts]: rows of each position
+};
+
+// `experts` int64 [T, k] ids; `position_of_expert` int64 [experts], a bijection onto
+// [0, experts). Both on one device. Throws Error if shapes or dtypes do not fit, an id is out of
+// range, or position_of_expert is no bijection (checked on the CPU).
+DispatchPlan make_plan(const at::Tensor& experts, const at::Tensor& position_of_expert);
+
+// Rows of x [T, H] in the order of `order` (any part of DispatchPlan::order, for a chunk):
+// [order.size(0), H], row i is token order[i] / top_k. Throws Error if a slot is out of range.
+at::Tensor permute(const at::Tensor& x, const at::Tensor& order, int64_t top_k);
+
+// Brings expert outputs home: out[t] = sum over j of weights[t, j] * row(inverse[t * k + j]), in
+// the order of j (ascending expert ids, as Routing has them), accumulated in fp32 and rounded once.
+// `chunks`: tensors [n_i, H] that make up the T * k rows one after the other; where the rows are
+// cut changes no bit. `inverse` int64 [T * k], `weights` fp32 [T, k]; result [T, H] in the chunks'
+// dtype. Throws Error if shapes, dtypes or row numbers do not fit.
+at::Tensor unpermute(std::span<const at::Tensor> chunks, const at::Tensor& inverse,
+                     const at::Tensor& weights);
+at::Tensor unpermute(const at::Tensor& rows, const at::Tensor& inverse, const at::Tensor& weights);
+
+}  // namespace farskip

@@ -1,0 +1,26 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "farskip/model/config.h"
+#include "farskip/nn/permutation.h"
+#include "farskip/nn/router.h"
+
+// The functions of nn that have a hand-written CPU loop, once more in ATen operators alone: what
+// runs on other devices, and what tests compare the loops with. Arguments are as in the public
+// functions of the same name and have been checked by them.
+namespace farskip::tensor_ops {
+
+at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
+
+void apply_rope_(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin,
+                 bool interleaved);
+
+Routing choose_experts(const RouterConfig& config, const at::Tensor& logits,
+                       const at::Tensor& correction_bias);
+
+DispatchPlan make_plan(const at::Tensor& experts, const at::Tensor& position_of_expert);
+
+at::Tensor unpermute(const at::Tensor& rows, const at::Tensor& inverse, const at::Tensor& weights);
+
+}  // namespace farskip::tensor_ops

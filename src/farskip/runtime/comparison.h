@@ -1,0 +1,58 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "farskip/plan/plan.h"
+#include "farskip/runtime/session.h"
+#include "farskip/trace/metrics.h"
+
+namespace farskip {
+
+// What a comparison runs, and how.
+struct ComparisonOptions {
+  std::vector<Variant> variants;  // standard + blocking is added in front if it is not there
+  RoutingMode routing = RoutingMode::model;
+  const RoutingRecord* replay = nullptr;
+  at::ScalarType dtype = at::kFloat;
+  int repeat = 5;   // counted rounds; in each every variant runs once, in turn
+  int warm_up = 1;  // rounds before them
+};
+
+// Median and spread over the rounds of a step; a step takes as long as its slowest rank.
+struct Sample {
+  double median = 0, smallest = 0, largest = 0;
+};
+
+struct ComparisonRow {
+  Variant variant;
+  Sample step;                   // seconds
+  OverlapMetrics metrics;        // mean over ranks of the round whose step is the median
+  double tokens_per_second = 0;  // of all ranks
+  double speedup = 0, speedup_over_standard = 0;
+  LowerBound bound;        // from op durations of blocking runs of the same graph
+  double predicted = 0;    // seconds, by simulation with those durations
+  int64_t bytes_sent = 0;  // in one step, all ranks, to other ranks
+  int64_t peak_activation_bytes = 0;
+  std::vector<Timeline> timelines;  // of the median round, by rank
+  Timeline simulated;
+};
+
+struct Comparison {
+  std::vector<ComparisonRow> rows;
+  Contention contention;
+  bool bits_equal = true;  // of logits over all schedules and rewrites that keep bits
+  int bits_compared = 0;   // runs that had another one to be equal to
+  std::string first_difference;
+};
+
+// Measures the variants against each other on one session: blocking runs of every graph give op
+// durations, from which come schedules, bounds and predictions; then all variants run in turn,
+// `repeat` times. Contention comes from measure_contention. Progress goes to stderr on a terminal.
+Comparison compare(Session& session, const TokenBatch& tokens, const ComparisonOptions& options);
+
+// Seconds of each op: the median over rounds of the mean over ranks.
+Durations measured_durations(const Graph& graph, const std::vector<const ForwardResult*>& rounds);
+
+}  // namespace farskip

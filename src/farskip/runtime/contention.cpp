@@ -1,0 +1,134 @@
+#include "farskip/runtime/contention.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/ones.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "farskip/comm/ranks.h"
+
+namespace farskip {
+namespace {
+
+constexpr Tag first_tag = -1000;
+constexpr int stretches = 5;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+double median(std::vector<double> values) {
+  std::nth_element(values.begin(), values.begin() + values.size() / 2, values.end());
+  return values[values.size() / 2];
+}
+
+// One rank's half of the benchmark: stretches with and without the other lane, in turn.
+class Stretches {
+ public:
+  Stretches(Group& group, const ContentionOptions& options)
+      : group_(group),
+        left_(at::ones({256, 512})),
+        right_(at::ones({512, 512})),
+        product_(at::empty({256, 512})) {
+    const int64_t rows = std::max<int64_t>(1, options.bytes / 1024 / group.size());
+    rows_.assign(group.size(), rows);
+    in_ = at::ones({rows * group.size(), 256});
+    out_ = at::empty_like(in_);
+    // As many products, and as many exchanges, as fill the asked time alone.
+    products_ = repeats(options.compute_seconds, [&] { multiply(); });
+    exchanges_ = 0;
+    const double one = timed([&] { exchange().synchronize(); });
+    double share = options.compute_seconds / std::max(one, 1e-5);
+    at::Tensor agreed = at::ones({1}) * share;
+    group_.all_reduce(agreed, agreed.clone(), tag_--).synchronize();
+    share = agreed.item<float>() / static_cast<double>(group.size());
+    exchanges_ = std::clamp(static_cast<int>(share), 1, 1000);
+  }
+
+  void run() {
+    for (int i = 0; i < stretches; ++i) {
+      meet();
+      compute_alone_.push_back(timed([&] { multiply_all(); }));
+      meet();
+      communicate_alone_.push_back(timed([&] { post_all().back().synchronize(); }));
+      meet();
+      const Clock::time_point start = Clock::now();
+      const std::vector<Work> works = post_all();
+      multiply_all();
+      compute_beside_.push_back(seconds_since(start));
+      works.back().synchronize();
+      communicate_beside_.push_back(
+          std::chrono::duration<double>(works.back().times().finished - start).count());
+    }
+  }
+
+  // Time lost per time that both ran, as the factor by which a lane is slower meanwhile.
+  Contention result() const {
+    auto factor = [](double alone, double beside, double other_alone) {
+      const double both = std::min(alone, other_alone);
+      const double lost = std::max(0.0, beside - alone);
+      return both > 0 ? (both + lost) / both : 1.0;
+    };
+    const double compute = median(compute_alone_), link = median(communicate_alone_);
+    return {std::min(4.0, factor(compute, median(compute_beside_), link)),
+            std::min(4.0, factor(link, median(communicate_beside_), compute))};
+  }
+
+ private:
+  template <typename Function>
+  static double timed(Function function) {
+    const Clock::time_point start = Clock::now();
+    function();
+    return seconds_since(start);
+  }
+  template <typename Function>
+  static int repeats(double seconds, Function function) {
+    function();
+    const double one = timed([&] { function(), function(), function(); }) / 3;
+    return std::clamp(static_cast<int>(seconds / one), 1, 100000);
+  }
+
+  void meet() { group_.barrier(tag_--).synchronize(); }
+  void multiply() { at::mm_out(product_, left_, right_); }
+  void multiply_all() {
+    for (int i = 0; i < products_; ++i) multiply();
+  }
+  Work exchange() { return group_.all_to_all(out_, in_, rows_, rows_, tag_--); }
+  std::vector<Work> post_all() {
+    std::vector<Work> works;
+    for (int i = 0; i < exchanges_; ++i) works.push_back(exchange());
+    return works;
+  }
+
+  Group& group_;
+  at::Tensor left_, right_, product_, in_, out_;
+  std::vector<int64_t> rows_;
+  int products_ = 1, exchanges_ = 1;
+  Tag tag_ = first_tag;
+  std::vector<double> compute_alone_, compute_beside_, communicate_alone_, communicate_beside_;
+};
+
+}  // namespace
+
+Contention measure_contention(const std::vector<std::unique_ptr<Group>>& groups,
+                              const ContentionOptions& options) {
+  if (groups.size() < 2) return {};
+  std::vector<Contention> found(groups.size());
+  run_ranks(groups,
+            [&](Group& group) {
+              Stretches stretches(group, options);
+              stretches.run();
+              found[group.rank()] = stretches.result();
+            },
+            {.pin_threads = true});
+  Contention mean{0, 0};
+  for (const Contention& rank : found) {
+    mean.compute += rank.compute / static_cast<double>(found.size());
+    mean.communication += rank.communication / static_cast<double>(found.size());
+  }
+  return mean;
+}
+
+}  // namespace farskip

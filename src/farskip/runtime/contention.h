@@ -1,0 +1,22 @@
+#pragma once
+
+#include <memory>
+#include <span>
+
+#include "farskip/comm/group.h"
+#include "farskip/schedule/schedule.h"
+
+namespace farskip {
+
+struct ContentionOptions {
+  int64_t bytes = 4 << 20;        // that each rank sends in one exchange, all ranks together
+  double compute_seconds = 0.15;  // of each of the timed stretches, about
+};
+
+// How much slower matrix products run beside all-to-alls, and all-to-alls beside matrix products,
+// on these ranks and links: a micro-benchmark of its own, never taken from the runs it explains.
+// Both at least 1. Throws CommError.
+Contention measure_contention(const std::vector<std::unique_ptr<Group>>& groups,
+                              const ContentionOptions& options = {});
+
+}  // namespace farskip

@@ -1,0 +1,334 @@
+#include "farskip/runtime/executor.h"
+
+#include <ATen/EmptyTensor.h>
+#include <ATen/core/grad_mode.h>
+#include <c10/util/SmallVector.h>
+
+#include <algorithm>
+#include <chrono>
+#include <string>
+#include <thread>
+
+#include "farskip/base/error.h"
+#include "farskip/base/random.h"
+#include "farskip/runtime/bind_weights.h"
+#include "farskip/runtime/op_plan.h"
+#include "farskip/runtime/sizes.h"
+#include "farskip/simulate/simulate.h"
+
+namespace farskip {
+namespace {
+
+using Shape = c10::SmallVector<int64_t, 4>;
+
+struct ComputeTimes {
+  Clock::time_point start, end;
+};
+
+at::Tensor allocate(const Shape& shape, at::ScalarType type) {
+  return at::Tensor(at::detail::empty_cpu(shape, type));
+}
+
+int64_t elements(const Shape& shape) {
+  int64_t count = 1;
+  for (int64_t size : shape) count *= size;
+  return count;
+}
+
+double seconds_since(Clock::time_point start, Clock::time_point time) {
+  return std::chrono::duration<double>(time - start).count();
+}
+
+}  // namespace
+
+class Executor::Impl {
+ public:
+  Impl(const ModelConfig& model, const Placement& placement, const Graph& graph,
+       const KernelTable& kernels, const Weights& weights, Group& group, ExecutorOptions options)
+      : model_(model),
+        placement_(placement),
+        graph_(graph),
+        group_(group),
+        options_(options),
+        plans_(plan_ops(graph, kernels)),
+        sizes_(graph, placement, group.rank()),
+        tensors_(graph.values().size()),
+        works_(graph.ops().size()),
+        sizes_known_(graph.ops().size(), false),
+        compute_times_(graph.ops().size()),
+        random_(options.chaos_seed.value_or(0) * 1000003 + static_cast<uint64_t>(group.rank())) {
+    check_ranks();
+    bind_weights(graph, sizes_, weights, tensors_);
+  }
+
+  StepResult run(const Schedule& schedule, const Batch& batch) {
+    if (schedule.graph_hash != graph_.hash()) {
+      throw ScheduleError("the schedule is for another graph",
+                          {.where = schedule.name, .expected = graph_.description()});
+    }
+    const at::NoGradGuard no_gradients;
+    begin(batch);
+    const Traffic before = group_.traffic();
+    const Clock::time_point start = Clock::now();
+    for (const Step& step : schedule.steps) run_step(step);
+    for (const Work& work : works_) {
+      if (work.valid()) work.synchronize();
+    }
+    return finish(start, before);
+  }
+
+ private:
+  void check_ranks() const {
+    auto require = [&](int found, const std::string& where) {
+      if (found == group_.size()) return;
+      throw ConfigError("made for another number of ranks than the group has",
+                        {.where = where,
+                         .expected = std::to_string(group_.size()),
+                         .found = std::to_string(found)});
+    };
+    require(placement_.ranks(), "placement");
+    for (const Op& op : graph_.ops()) {
+      if (op.lane == Lane::communication) require(op.attributes.ranks, describe(op));
+    }
+  }
+
+  void begin(const Batch& batch) {
+    sizes_.start(batch.lengths);
+    for (const Value& value : graph_.values()) {
+      if (value.kind == ValueKind::activation) tensors_[value.id].reset();
+      if (value.kind == ValueKind::input) bind_input(value, batch);
+    }
+    std::fill(works_.begin(), works_.end(), Work());
+    std::fill(sizes_known_.begin(), sizes_known_.end(), false);
+    bytes_ = peak_bytes_ = 0;
+  }
+
+  void bind_input(const Value& value, const Batch& batch) {
+    const auto found = batch.inputs.find(value.name);
+    const int64_t tokens = sizes_.first_token(graph_.micro_batches());
+    if (found == batch.inputs.end() || found->second.dim() < 1 || found->second.size(0) != tokens) {
+      throw Error(
+          "the batch lacks an input, or has one of another length",
+          {.where = value.name,
+           .expected = std::to_string(tokens) + " rows",
+           .found = found == batch.inputs.end() ? "none" : c10::str(found->second.sizes())});
+    }
+    const int micro_batch = graph_.symbol(value.shape.at(0).symbol).micro_batch;
+    tensors_[value.id] =
+        found->second.narrow(0, sizes_.first_token(micro_batch), sizes_.tokens(micro_batch));
+  }
+
+  void run_step(const Step& step) {
+    const OpPlan& plan = plans_[step.op];
+    for (OpId binder : plan.sizes_from) learn_sizes(binder);
+    for (OpId awaited : step.wait_for) {
+      if (works_[awaited].valid()) works_[awaited].synchronize();
+    }
+    if (options_.chaos_seed) sleep_at_random();
+    if (plan.op->lane == Lane::communication) {
+      launch(plan);
+    } else if (plan.op->kind != OpKind::join) {
+      compute(plan);
+    }
+    if (plan.op->host_waits && plan.op->lane == Lane::compute) learn_sizes(step.op);
+    in_.clear();
+    out_.clear();
+    for (ValueId id : step.free_after) release(id);
+  }
+
+  KernelContext context_of(const OpPlan& plan) const {
+    const int micro_batch = plan.op->attributes.micro_batch;
+    return {.model = model_,
+            .placement = placement_,
+            .rank = group_.rank(),
+            .op = *plan.op,
+            .lengths = plan.by_sequences ? sizes_.lengths_of_part(plan.piece)
+                                         : sizes_.lengths(micro_batch),
+            .first_token = sizes_.first_token(micro_batch),
+            .state = options_.state};
+  }
+
+  void launch(const OpPlan& plan) {
+    gather_inputs(plan);
+    prepare_outputs(plan);
+    works_[plan.op->id] = plan.entry->launch(context_of(plan), group_, in_, out_);
+    for (size_t i = 0; i < out_.size(); ++i) tensors_[plan.outputs[i].value] = out_[i];
+  }
+
+  void compute(const OpPlan& plan) {
+    ComputeTimes& times = compute_times_[plan.op->id];
+    times.start = Clock::now();
+    gather_inputs(plan);
+    if (prepare_outputs(plan)) {
+      plan.entry->kernel(context_of(plan), in_, out_);
+      if (plan.entry->makes_outputs) check_made(plan);
+    }
+    for (size_t i = 0; i < out_.size(); ++i) {
+      tensors_[plan.outputs[i].value] = std::move(out_[i]);
+    }
+    times.end = Clock::now();
+  }
+
+  void gather_inputs(const OpPlan& plan) {
+    in_.clear();
+    for (const InputPlan& input : plan.inputs) {
+      const at::Tensor& whole = tensors_[input.value];
+      if (input.cut) {
+        in_.push_back(whole.narrow(0, sizes_.offset(plan.piece), sizes_.of({1, plan.piece})));
+      } else {
+        in_.push_back(whole);
+      }
+    }
+  }
+
+  // Fills out_ and shapes_; false if there is nothing to compute.
+  bool prepare_outputs(const OpPlan& plan) {
+    out_.clear();
+    shapes_.resize(plan.outputs.size());
+    bool any = plan.outputs.empty();
+    for (size_t i = 0; i < plan.outputs.size(); ++i) {
+      shape_of(*plan.outputs[i].shape, shapes_[i]);
+      any |= elements(shapes_[i]) > 0;
+    }
+    for (size_t i = 0; i < plan.outputs.size(); ++i) {
+      const OutputPlan& output = plan.outputs[i];
+      if (output.whole != none) {
+        out_.push_back(part(output, shapes_[i][0]));
+        continue;
+      }
+      count_bytes(shapes_[i], output.type);
+      const bool kernel_makes_it = any && plan.entry->makes_outputs;
+      out_.push_back(kernel_makes_it ? at::Tensor() : allocate(shapes_[i], output.type));
+    }
+    return any;
+  }
+
+  // Its rows of the whole, which the first part to run allocates.
+  at::Tensor part(const OutputPlan& output, int64_t rows) {
+    at::Tensor& whole = tensors_[output.whole];
+    if (!whole.defined()) {
+      Shape shape;
+      shape_of(*output.whole_shape, shape);
+      count_bytes(shape, output.whole_type);
+      whole = allocate(shape, output.whole_type);
+    }
+    int64_t offset = 0;
+    for (const Dim& dim : output.before) offset += sizes_.of(dim);
+    return whole.narrow(0, offset, rows);
+  }
+
+  void shape_of(const std::vector<Dim>& dims, Shape& shape) const {
+    shape.clear();
+    for (const Dim& dim : dims) shape.push_back(sizes_.of(dim));
+  }
+
+  void check_made(const OpPlan& plan) const {
+    for (size_t i = 0; i < out_.size(); ++i) {
+      if (out_[i].defined() && out_[i].sizes() == at::IntArrayRef(shapes_[i]) &&
+          out_[i].scalar_type() == plan.outputs[i].type) {
+        continue;
+      }
+      throw GraphError("a kernel made an output of another shape or dtype than the graph says",
+                       {.where = describe(*plan.op) + ", output " + std::to_string(i),
+                        .expected = c10::str(at::IntArrayRef(shapes_[i])) + " " +
+                                    c10::toString(plan.outputs[i].type),
+                        .found = out_[i].defined() ? c10::str(out_[i].sizes()) + " " +
+                                                         c10::toString(out_[i].scalar_type())
+                                                   : "none"});
+    }
+  }
+
+  void learn_sizes(OpId binder) {
+    if (sizes_known_[binder]) return;
+    if (works_[binder].valid()) works_[binder].synchronize();
+    const OpPlan& plan = plans_[binder];
+    gather_inputs(plan);
+    out_.clear();
+    for (const OutputPlan& output : plan.outputs) out_.push_back(tensors_[output.value]);
+    const KernelContext context = context_of(plan);
+    for (SymbolId symbol : plan.binds) {
+      sizes_.bind(symbol, plan.entry->bind(context, graph_.symbol(symbol), in_, out_));
+    }
+    sizes_known_[binder] = true;
+  }
+
+  void release(ValueId id) {
+    at::Tensor& tensor = tensors_[id];
+    if (tensor.defined() && graph_.value(id).part_of == none) {
+      bytes_ -= static_cast<int64_t>(tensor.nbytes());
+    }
+    tensor.reset();
+  }
+
+  void count_bytes(const Shape& shape, at::ScalarType type) {
+    bytes_ += elements(shape) * static_cast<int64_t>(c10::elementSize(type));
+    peak_bytes_ = std::max(peak_bytes_, bytes_);
+  }
+
+  void sleep_at_random() {
+    std::this_thread::sleep_for(
+        std::chrono::duration<double>(random_.uniform(0, options_.chaos_delay_seconds)));
+  }
+
+  StepResult finish(Clock::time_point start, const Traffic& before) {
+    StepResult result;
+    for (ValueId id : graph_.outputs()) result.outputs.push_back(tensors_[id]);
+    result.timeline.title = graph_.description();
+    result.timeline.rank = group_.rank();
+    result.timeline.spans.reserve(plans_.size());
+    for (const OpPlan& plan : plans_) {
+      if (plan.op->kind == OpKind::join) continue;
+      Span span = span_of(*plan.op);
+      if (works_[plan.op->id].valid()) {
+        const WorkTimes times = works_[plan.op->id].times();
+        span.posted = seconds_since(start, times.posted);
+        span.start = seconds_since(start, times.started);
+        span.end = seconds_since(start, times.finished);
+      } else {
+        const ComputeTimes& times = compute_times_[plan.op->id];
+        span.posted = span.start = seconds_since(start, times.start);
+        span.end = seconds_since(start, times.end);
+      }
+      result.timeline.step_seconds = std::max(result.timeline.step_seconds, span.end);
+      result.timeline.spans.push_back(std::move(span));
+    }
+    const Traffic after = group_.traffic();
+    result.traffic = {.bytes_sent = after.bytes_sent - before.bytes_sent,
+                      .bytes_received = after.bytes_received - before.bytes_received,
+                      .collectives = after.collectives - before.collectives};
+    result.peak_activation_bytes = peak_bytes_;
+    for (const Value& value : graph_.values()) {
+      if (value.kind != ValueKind::parameter) tensors_[value.id].reset();
+    }
+    return result;
+  }
+
+  const ModelConfig& model_;
+  const Placement& placement_;
+  const Graph& graph_;
+  Group& group_;
+  const ExecutorOptions options_;
+  const std::vector<OpPlan> plans_;  // by op
+  Sizes sizes_;
+  std::vector<at::Tensor> tensors_;          // by value
+  std::vector<Work> works_;                  // by op; valid for communication that was launched
+  std::vector<bool> sizes_known_;            // by op
+  std::vector<ComputeTimes> compute_times_;  // by op
+  std::vector<at::Tensor> in_, out_;         // of the op at hand
+  std::vector<Shape> shapes_;                // of its outputs
+  int64_t bytes_ = 0, peak_bytes_ = 0;       // of activations
+  Random random_;
+};
+
+Executor::Executor(const ModelConfig& model, const Placement& placement, const Graph& graph,
+                   const KernelTable& kernels, const Weights& weights, Group& group,
+                   ExecutorOptions options)
+    : impl_(std::make_unique<Impl>(model, placement, graph, kernels, weights, group, options)) {}
+
+Executor::~Executor() = default;
+
+StepResult Executor::run(const Schedule& schedule, const Batch& batch) {
+  return impl_->run(schedule, batch);
+}
+
+}  // namespace farskip

@@ -1,0 +1,69 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "farskip/comm/group.h"
+#include "farskip/io/weights.h"
+#include "farskip/runtime/kernel.h"
+#include "farskip/schedule/schedule.h"
+#include "farskip/trace/timeline.h"
+
+namespace farskip {
+
+// The sequences of one rank in one step; none is fine.
+struct Batch {
+  std::vector<int64_t> lengths;  // tokens of each sequence, 1 or more
+  // By the name of the graph's input: [tokens, ...], all sequences one after the other.
+  std::map<std::string, at::Tensor> inputs;
+};
+
+// What one rank has of one step.
+struct StepResult {
+  std::vector<at::Tensor> outputs;  // as Graph::outputs: one for each micro-batch
+  Timeline timeline;                // without joins
+  Traffic traffic;                  // of this step
+  int64_t peak_activation_bytes = 0;
+};
+
+struct ExecutorOptions {
+  KernelState* state = nullptr;  // handed to the kernels
+  // Sleeps a random time of up to `chaos_delay_seconds` before every op: results must not change.
+  std::optional<uint64_t> chaos_seed;
+  double chaos_delay_seconds = 2e-4;
+};
+
+// Runs the steps of one rank: the calling thread is the host and the compute lane, the group's
+// thread is the communication lane. Knows lanes, waits, sizes and the lifetimes of tensors; what an
+// op computes is in the kernel table alone. Everything that follows from the graph is worked out
+// once, when it is made. One thread at a time, with one intra-op thread.
+class Executor {
+ public:
+  // All arguments must outlive the executor. Throws UnsupportedError for an op without a kernel,
+  // ConfigError for a weight that is missing or has another shape or dtype than the graph says, or
+  // ranks that do not agree.
+  Executor(const ModelConfig& model, const Placement& placement, const Graph& graph,
+           const KernelTable& kernels, const Weights& weights, Group& group,
+           ExecutorOptions options = {});
+  ~Executor();
+  Executor(const Executor&) = delete;
+  Executor& operator=(const Executor&) = delete;
+
+  // One step. Throws ScheduleError for a schedule of another graph, Error for inputs that do not
+  // fit the lengths, CommError as the group, and what kernels throw; after one of these the
+  // executor can start a new step, though the group may have failed. The schedule must have been
+  // verified.
+  StepResult run(const Schedule& schedule, const Batch& batch);
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace farskip

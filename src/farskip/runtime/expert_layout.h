@@ -1,0 +1,49 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "farskip/model/placement.h"
+#include "farskip/runtime/sizes.h"
+
+namespace farskip {
+
+// The order in which rows for all experts lie in the buffers of dispatch and combine: by chunk,
+// then by rank, then by the rank's local experts; chunk c of a rank with n experts holds its local
+// experts [c n / chunks, (c + 1) n / chunks). So the rows of one chunk are contiguous, and within
+// it those for one rank. Immutable.
+class ExpertLayout {
+ public:
+  ExpertLayout(const Placement& placement, int chunks);
+
+  int ranks() const { return ranks_; }
+  int chunks() const { return chunks_; }
+  // int64 [experts]: the position of every expert id.
+  const at::Tensor& position_of_expert() const { return position_of_expert_; }
+  // Positions of the experts of one rank in one chunk, and of a whole chunk.
+  Range positions(int chunk, int rank) const;
+  Range positions(int chunk) const;
+  // Local experts of one rank in one chunk.
+  Range local_experts(int chunk, int rank) const;
+
+ private:
+  int ranks_, chunks_;
+  std::vector<int64_t> experts_of_;       // by rank
+  std::vector<int64_t> first_positions_;  // by chunk and rank, and the end
+  at::Tensor position_of_expert_;
+};
+
+// Rows per rank and in all that one rank sends or receives in one chunk.
+struct RowCounts {
+  std::vector<int64_t> by_rank;
+  int64_t total = 0;
+};
+
+// From `counts` int64 [experts], rows of each position that this rank sends.
+RowCounts sent_rows(const ExpertLayout& layout, const at::Tensor& counts, int chunk);
+// From `counts` int64 [ranks, local experts], rows that every rank sends to each expert here.
+RowCounts received_rows(const ExpertLayout& layout, const at::Tensor& counts, int chunk, int rank);
+
+}  // namespace farskip

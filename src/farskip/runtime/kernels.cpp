@@ -1,0 +1,150 @@
+#include "farskip/runtime/kernels.h"
+
+#include <ATen/Dispatch.h>
+#include <ATen/ops/index_select.h>
+
+#include <algorithm>
+
+#include "farskip/base/error.h"
+#include "farskip/nn/attention.h"
+#include "farskip/nn/head.h"
+#include "farskip/nn/linear.h"
+#include "farskip/nn/mlp.h"
+#include "farskip/nn/norm.h"
+#include "farskip/nn/rope.h"
+
+namespace farskip {
+namespace {
+
+void run_embedding(const KernelContext&, Inputs in, Outputs out) {
+  deliver(out[0], embed(in[1], in[0]));
+}
+
+void run_rope_tables(const KernelContext& context, Inputs in, Outputs out) {
+  RopeTable table = rope_cos_sin(context.model.rope, in[0]);
+  deliver(out[0], std::move(table.cos));
+  deliver(out[1], std::move(table.sin));
+}
+
+// out = ((a + b) + c) + ..., each sum rounded to the dtype of the stream; a block at a time, so
+// that memory is read and written once however many terms there are.
+template <typename scalar_t>
+void sum_terms(Inputs in, const at::Tensor& out) {
+  constexpr int64_t block = 4096;
+  scalar_t* sums = out.mutable_data_ptr<scalar_t>();
+  const int64_t count = out.numel();
+  for (int64_t first = 0; first < count; first += block) {
+    const int64_t last = std::min(count, first + block);
+    const scalar_t* a = in[0].const_data_ptr<scalar_t>();
+    std::copy(a + first, a + last, sums + first);
+    for (const at::Tensor& term : in.subspan(1)) {
+      const scalar_t* b = term.const_data_ptr<scalar_t>();
+      for (int64_t i = first; i < last; ++i) sums[i] = sums[i] + b[i];
+    }
+  }
+}
+
+void run_sum(const KernelContext& context, Inputs in, Outputs out) {
+  for (const at::Tensor& term : in) {
+    if (term.is_contiguous() && term.sizes() == out[0].sizes() &&
+        term.scalar_type() == out[0].scalar_type()) {
+      continue;
+    }
+    throw Error("a term does not fit the sum", {.where = describe(context.op),
+                                                .expected = c10::str(out[0].sizes()),
+                                                .found = c10::str(term.sizes())});
+  }
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kBFloat16, at::kHalf, out[0].scalar_type(), "sum",
+                                  [&] { sum_terms<scalar_t>(in, out[0]); });
+}
+
+void run_norm(const KernelContext& context, Inputs in, Outputs out) {
+  rms_norm_out(out[0], in[0], in[1], context.model.norm_eps);
+}
+
+void run_attention_prepare(const KernelContext& context, Inputs in, Outputs out) {
+  const AttentionConfig& config = context.model.attention;
+  AttentionWeights weights;
+  size_t next = 3;
+  if (config.kind == AttentionConfig::Kind::latent) {
+    weights.q_kv_a = in[next++];
+    if (config.q_lora_rank > 0) {
+      weights.q_a_norm = in[next++];
+      weights.q_b = in[next++];
+    }
+    weights.kv_a_norm = in[next++];
+    weights.kv_b = in[next++];
+  } else {
+    weights.qkv = in[next++];
+    if (config.qk_norm == AttentionConfig::QkNorm::per_head ||
+        config.qk_norm == AttentionConfig::QkNorm::all_heads) {
+      weights.q_norm = in[next++];
+      weights.k_norm = in[next++];
+    }
+  }
+  AttentionInputs made = attention_prepare(context.model, weights, in[0], {in[1], in[2]});
+  deliver(out[0], std::move(made.q));
+  deliver(out[1], std::move(made.k));
+  deliver(out[2], std::move(made.v));
+}
+
+void run_attention_core(const KernelContext& context, Inputs in, Outputs out) {
+  attention_core_out(out[0], {in[0], in[1], in[2]}, context.lengths, context.model.softmax_scale());
+}
+
+void run_linear(const KernelContext&, Inputs in, Outputs out) { linear_out(out[0], in[0], in[1]); }
+
+void run_swiglu(const KernelContext&, Inputs in, Outputs out) {
+  swiglu_out(out[0], in[0], in[1], in[2]);
+}
+
+// The rows that the head reads: all, or the last one of each sequence.
+void run_final_norm(const KernelContext& context, Inputs in, Outputs out) {
+  at::Tensor rows = in[0];
+  if (out[0].size(0) != rows.size(0)) {
+    at::Tensor last = at::empty({static_cast<int64_t>(context.lengths.size())}, at::kLong);
+    int64_t end = 0;
+    for (size_t i = 0; i < context.lengths.size(); ++i) {
+      end += context.lengths[i];
+      last.mutable_data_ptr<int64_t>()[i] = end - 1;
+    }
+    rows = at::index_select(rows, 0, last);
+  }
+  rms_norm_out(out[0], rows, in[1], context.model.norm_eps);
+}
+
+void run_head(const KernelContext&, Inputs in, Outputs out) {
+  if (in[0].scalar_type() == out[0].scalar_type()) {
+    linear_out(out[0], in[0], in[1]);
+  } else {
+    out[0].copy_(linear(in[0], in[1]));
+  }
+}
+
+Work launch_all_reduce(const KernelContext& context, Group& group, Inputs in, Outputs out) {
+  return group.all_reduce(out[0], in[0], context.op.id);
+}
+
+KernelEntry making(Kernel kernel) { return {.kernel = kernel, .makes_outputs = true}; }
+
+}  // namespace
+
+KernelTable cpu_kernels() {
+  KernelTable table;
+  table.add(OpKind::embedding, making(run_embedding));
+  table.add(OpKind::rope_tables, making(run_rope_tables));
+  table.add(OpKind::sum, run_sum);
+  table.add(OpKind::norm, run_norm);
+  table.add(OpKind::attention_prepare, making(run_attention_prepare));
+  table.add(OpKind::attention_core, run_attention_core);
+  table.add(OpKind::output_projection, run_linear);
+  table.add(OpKind::shared_experts, run_swiglu);
+  table.add(OpKind::dense_mlp, run_swiglu);
+  table.add(OpKind::all_reduce, launch_all_reduce);
+  table.add(OpKind::final_norm, run_final_norm);
+  table.add(OpKind::head, run_head);
+  add_routing_kernels(table);
+  return table;
+}
+
+}  // namespace farskip

@@ -1,0 +1,28 @@
+#include "farskip/runtime/routing_state.h"
+
+#include <ATen/ops/cat.h>
+
+#include <utility>
+
+namespace farskip {
+
+const ExpertLayout& RoutingState::layout(const Placement& placement, int chunks) {
+  return layouts_.try_emplace(chunks, placement, chunks).first->second;
+}
+
+void RoutingState::record(int layer, int micro_batch, Routing routing) {
+  record_[{layer, micro_batch}] = std::move(routing);
+}
+
+RoutingRecord RoutingState::take_record() {
+  RoutingRecord whole;
+  for (auto& [key, routing] : std::exchange(record_, {})) {
+    const auto [entry, first] = whole.try_emplace(key.first, routing);
+    if (first) continue;
+    entry->second = {at::cat({entry->second.experts, routing.experts}),
+                     at::cat({entry->second.weights, routing.weights})};
+  }
+  return whole;
+}
+
+}  // namespace farskip

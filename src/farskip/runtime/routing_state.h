@@ -1,0 +1,41 @@
+#pragma once
+
+#include <map>
+#include <utility>
+
+#include "farskip/nn/router.h"
+#include "farskip/runtime/expert_layout.h"
+#include "farskip/runtime/kernel.h"
+
+namespace farskip {
+
+// What routers chose, by layer (from 1), for tokens that lie one after the other.
+using RoutingRecord = std::map<int, Routing>;
+
+struct RoutingOptions {
+  bool record = false;                    // keep what routers chose
+  const RoutingRecord* replay = nullptr;  // for routing mode replay: of the whole batch
+  int64_t first_token = 0;                // of this rank in the whole batch
+};
+
+// What the routing kernels of one rank share: layouts of experts, and routing that comes from or
+// goes to the outside. Made for one rank's executor. One thread.
+class RoutingState final : public KernelState {
+ public:
+  explicit RoutingState(RoutingOptions options = {}) : options_(options) {}
+
+  const RoutingOptions& options() const { return options_; }
+  // The layout for so many chunks, made at its first use. Stays valid.
+  const ExpertLayout& layout(const Placement& placement, int chunks);
+  void record(int layer, int micro_batch, Routing routing);
+  // What was recorded since the last call, micro-batches one after the other; layers that had no
+  // tokens are left out.
+  RoutingRecord take_record();
+
+ private:
+  RoutingOptions options_;
+  std::map<int, ExpertLayout> layouts_;
+  std::map<std::pair<int, int>, Routing> record_;  // by layer and micro-batch
+};
+
+}  // namespace farskip

@@ -1,0 +1,49 @@
+#include "farskip/runtime/step_plan.h"
+
+#include <numeric>
+
+#include "farskip/graph/cost.h"
+#include "farskip/graph/rewrite.h"
+#include "farskip/runtime/dtypes.h"
+
+namespace farskip {
+
+Durations nominal_durations(const Graph& graph) {
+  Durations durations;
+  for (const Op& op : graph.ops()) {
+    if (op.kind == OpKind::join) {
+      durations.push_back(0);
+      continue;
+    }
+    const OpCost cost = cost_of(graph, op);
+    const bool communicates = op.lane == Lane::communication;
+    durations.push_back(communicates ? 20e-6 + cost.bytes_sent / 1e9
+                                     : 5e-6 + cost.flops / 20e9 + cost.bytes_moved / 5e9);
+  }
+  return durations;
+}
+
+PlannedStep plan_step(const ModelConfig& model, const Connectivity& connectivity, int ranks,
+                      std::span<const int64_t> lengths, const StepForm& form,
+                      const DurationModel& durations) {
+  const double tokens =
+      static_cast<double>(std::accumulate(lengths.begin(), lengths.end(), int64_t{0}));
+  const double sequences = static_cast<double>(lengths.size());
+  StepSpec spec;
+  spec.ranks = ranks;
+  spec.tokens = tokens / ranks;
+  spec.sequences = sequences / ranks;
+  spec.context = sequences > 0 ? tokens / sequences : 0;
+  spec.dtype = spec.wire = dtype_of(form.dtype);
+  spec.routing = form.routing;
+  spec.head = form.head;
+  Graph graph = build_forward(model, connectivity, spec);
+  if (form.two_batch) graph = two_batch(graph);
+  graph = expert_chunks(graph, form.expert_chunks);
+  graph = pieces(graph, form.pieces);
+  Schedule schedule = make_schedule(form.schedule, graph, durations(graph));
+  verify(graph, schedule);
+  return {std::move(graph), std::move(schedule)};
+}
+
+}  // namespace farskip

@@ -1,0 +1,45 @@
+#pragma once
+
+#include <c10/core/ScalarType.h>
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+
+#include "farskip/graph/build.h"
+#include "farskip/schedule/schedule.h"
+
+namespace farskip {
+
+// How a step is put together; none of it changes what is computed, but for rounding.
+struct StepForm {
+  std::string schedule = "overlapped";  // blocking, released or overlapped
+  bool two_batch = false;
+  int expert_chunks = 1;
+  int pieces = 1;
+  RoutingMode routing = RoutingMode::model;
+  HeadRows head = HeadRows::all;
+  at::ScalarType dtype = at::kFloat;
+};
+
+// A graph and a verified schedule of it.
+struct PlannedStep {
+  Graph graph;
+  Schedule schedule;
+};
+
+// Seconds of every op of a graph, by OpId, for schedules that follow from costs.
+using DurationModel = std::function<Durations(const Graph&)>;
+
+// Durations of a typical CPU rank, for when nothing better is known: 20 GFLOP/s, 5 GB/s of memory,
+// 1 GB/s and 20 us of link, 5 us an op.
+Durations nominal_durations(const Graph& graph);
+
+// Builds the graph of a step of `ranks` ranks that share sequences of these lengths, rewrites and
+// schedules it. Throws GraphError, ScheduleError, and UsageError for a schedule of no such name.
+PlannedStep plan_step(const ModelConfig& model, const Connectivity& connectivity, int ranks,
+                      std::span<const int64_t> lengths, const StepForm& form,
+                      const DurationModel& durations = nominal_durations);
+
+}  // namespace farskip

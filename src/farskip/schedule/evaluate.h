@@ -1,0 +1,29 @@
+#pragma once
+
+#include <vector>
+
+#include "farskip/schedule/schedule.h"
+
+namespace farskip {
+
+// How the executor behind a schedule behaves.
+struct HostModel {
+  // The host itself computes (CPU ranks): it launches nothing while a compute op runs. Otherwise
+  // (GPU) it runs ahead and stops only where it needs counts.
+  bool computes = true;
+  double launch_seconds = 0;  // per op, on the host
+};
+
+// When each op was launched, started and ended: seconds from the start of the step, by OpId.
+struct OpTimes {
+  std::vector<double> launched, started, ended;
+  double step = 0;  // the end of the last op
+};
+
+// Plays a schedule through: lanes are first in, first out, an op starts when it is launched, its
+// lane is free and what it waits for has ended; while both lanes are busy each runs slower by its
+// contention factor. Throws ScheduleError if it gets stuck.
+OpTimes evaluate(const Graph& graph, const Schedule& schedule, const Durations& durations,
+                 Contention contention = {}, HostModel host = {});
+
+}  // namespace farskip

@@ -1,0 +1,108 @@
+#include "farskip/simulate/cost_model.h"
+
+#include <algorithm>
+
+#include "farskip/graph/cost.h"
+#include "farskip/simulate/collectives.h"
+
+namespace farskip {
+namespace {
+
+double rate_of(const Op& op, const HardwareProfile& hardware, const Graph& graph,
+               const CostOptions& options) {
+  if (op.kind == OpKind::experts) return hardware.grouped_gemm_rate(options.gemm);
+  if (op.kind == OpKind::attention_core) {
+    return hardware.attention_rate(graph.value(op.outputs.at(0)).dtype);
+  }
+  return hardware.gemm_rate(options.gemm);
+}
+
+// Kernels behind an op, as good implementations have them: each takes a launch, or ramps up and
+// down, whatever its size.
+int kernels_of(OpKind kind) {
+  switch (kind) {
+    case OpKind::attention_prepare:
+      return 5;
+    case OpKind::experts:
+    case OpKind::shared_experts:
+    case OpKind::dense_mlp:
+    case OpKind::router:
+      return 3;
+    case OpKind::plan:
+      return 2;
+    default:
+      return 1;
+  }
+}
+
+double compute_seconds(const Graph& graph, const Op& op, const HardwareProfile& hardware,
+                       const CostOptions& options) {
+  const OpCost cost = cost_of(graph, op);
+  double seconds = 0;
+  if (cost.flops > 0) {
+    seconds = std::max(seconds, cost.flops / rate_of(op, hardware, graph, options));
+  }
+  if (hardware.memory_bandwidth.value > 0) {
+    seconds = std::max(seconds, cost.bytes_moved / hardware.memory_bandwidth.value);
+  }
+  return seconds + kernels_of(op.kind) * hardware.kernel_launch.value;
+}
+
+// Bytes through both networks for the rows that this dispatch or combine moves.
+TwoLevel exchanged_bytes(const Graph& graph, const Op& op, const HardwareProfile& hardware) {
+  const Attributes& a = op.attributes;
+  const Value& rows = graph.value(op.outputs.at(0));
+  const bool limited = a.routing == RoutingMode::model && a.groups > 1;
+  const MoeTraffic token =
+      moe_traffic({.hidden = static_cast<int64_t>(graph.expected(rows.shape.back())),
+                   .experts = a.experts,
+                   .top_k = a.top_k,
+                   .groups = limited ? a.groups : 1,
+                   .kept_groups = limited ? a.kept_groups : 1,
+                   .form = a.dispatch,
+                   .dispatch_wire = a.wire,
+                   .combine_wire = rows.dtype},
+                  layout_over_domains(hardware, a.ranks));
+  const double tokens = graph.expected(rows.shape.at(0)) / token.copies;
+  return (op.kind == OpKind::dispatch ? token.dispatch : token.combine) * tokens;
+}
+
+double communication_seconds(const Graph& graph, const Op& op, const HardwareProfile& hardware) {
+  const int ranks = op.attributes.ranks;
+  if (ranks == 1) return 0;
+  switch (op.kind) {
+    case OpKind::dispatch:
+      return dispatch_seconds(hardware, ranks, exchanged_bytes(graph, op, hardware));
+    case OpKind::combine:
+      return combine_seconds(hardware, ranks, exchanged_bytes(graph, op, hardware));
+    case OpKind::all_reduce:
+      return all_reduce_seconds(hardware, ranks, graph.expected_bytes(op.outputs.at(0)));
+    default:
+      return all_to_all_seconds(hardware, ranks, graph.expected_bytes(op.outputs.at(0)));
+  }
+}
+
+}  // namespace
+
+Durations roofline_durations(const Graph& graph, const HardwareProfile& hardware,
+                             const CostOptions& options) {
+  Durations durations(graph.ops().size(), 0);
+  for (const Op& op : graph.ops()) {
+    if (op.kind == OpKind::join) continue;
+    durations[op.id] = op.lane == Lane::communication
+                           ? communication_seconds(graph, op, hardware)
+                           : compute_seconds(graph, op, hardware, options);
+  }
+  return durations;
+}
+
+Contention contention_of(const HardwareProfile& hardware) {
+  return {.compute = std::max(1.0, hardware.contention_slowdown.value)};
+}
+
+HostModel host_of(const HardwareProfile& hardware) {
+  // A profile without kernel launches is a CPU, whose ranks compute on the host thread.
+  return {.computes = hardware.kernel_launch.value <= 0};
+}
+
+}  // namespace farskip

@@ -1,0 +1,106 @@
+#include "farskip/trace/metrics.h"
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <string>
+
+#include "farskip/base/error.h"
+#include "farskip/trace/category.h"
+
+namespace farskip {
+namespace {
+
+using Chosen = std::function<bool(const Span&)>;
+
+Intervals time_of(const Timeline& timeline, const Chosen& chosen) {
+  Intervals parts;
+  for (const Span& span : timeline.spans) {
+    if (chosen(span)) parts.push_back({span.start, span.end});
+  }
+  return union_of(std::move(parts));
+}
+
+void check(const Timeline& timeline) {
+  for (const Span& span : timeline.spans) {
+    const bool finite =
+        std::isfinite(span.posted) && std::isfinite(span.start) && std::isfinite(span.end);
+    if (finite && span.end >= span.start) continue;
+    throw Error("a span has impossible times",
+                {.where = "timeline '" + timeline.title + "': " + describe(span),
+                 .expected = "finite times, start not after end",
+                 .found = "start " + std::to_string(span.start) + " s, end " +
+                          std::to_string(span.end) + " s"});
+  }
+}
+
+// The dispatch that starts first and the combine that ends last, or null.
+struct Ends {
+  const Span* first_dispatch = nullptr;
+  const Span* last_combine = nullptr;
+};
+
+Ends find_ends(const Timeline& timeline) {
+  Ends ends;
+  for (const Span& span : timeline.spans) {
+    const SpanCategory category = category_of(span);
+    if (category == SpanCategory::dispatch &&
+        (!ends.first_dispatch || span.start < ends.first_dispatch->start)) {
+      ends.first_dispatch = &span;
+    }
+    if (category == SpanCategory::combine &&
+        (!ends.last_combine || span.end > ends.last_combine->end)) {
+      ends.last_combine = &span;
+    }
+  }
+  return ends;
+}
+
+std::optional<double> percent(double part, double whole) {
+  if (!(whole > 0)) return std::nullopt;
+  return std::clamp(100 * part / whole, 0.0, 100.0);
+}
+
+}  // namespace
+
+Intervals busy_time(const Timeline& timeline, Lane lane) {
+  return time_of(timeline, [lane](const Span& span) { return span.lane == lane; });
+}
+
+Intervals exposed_time(const Timeline& timeline) {
+  return difference(busy_time(timeline, Lane::communication), busy_time(timeline, Lane::compute));
+}
+
+OverlapMetrics measure_overlap(const Timeline& timeline) {
+  check(timeline);
+  OverlapMetrics metrics;
+  metrics.step = std::max(0.0, timeline.step_seconds);
+  for (const Span& span : timeline.spans) {
+    metrics.step = std::max(metrics.step, span.end);
+    if (span.lane == Lane::communication) {
+      metrics.skew += std::max(0.0, span.start - span.posted);
+    }
+  }
+
+  const Intervals compute = busy_time(timeline, Lane::compute);
+  const Intervals communication = busy_time(timeline, Lane::communication);
+  metrics.compute = total_seconds(compute);
+  metrics.idle_compute = std::max(0.0, metrics.step - metrics.compute);
+  metrics.communication = total_seconds(communication);
+  metrics.overlapped = total_seconds(intersection(communication, compute));
+  metrics.exposed = total_seconds(difference(communication, compute));
+  metrics.percent_overlapped = percent(metrics.overlapped, metrics.communication);
+
+  const Ends ends = find_ends(timeline);
+  const Intervals interior = time_of(timeline, [&ends](const Span& span) {
+    return span.lane == Lane::communication && &span != ends.first_dispatch &&
+           &span != ends.last_combine;
+  });
+  metrics.interior_communication = total_seconds(interior);
+  metrics.interior_exposed = total_seconds(difference(interior, compute));
+  metrics.interior_percent =
+      percent(total_seconds(intersection(interior, compute)), metrics.interior_communication);
+  return metrics;
+}
+
+}  // namespace farskip

@@ -1,0 +1,174 @@
+// What touches the process around the library: environment, log, progress line, thread settings.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "farskip/base/environment.h"
+#include "farskip/base/error.h"
+#include "farskip/base/log.h"
+#include "farskip/base/progress.h"
+#include "farskip/base/threads.h"
+
+namespace farskip {
+namespace {
+
+using std::chrono::milliseconds;
+using testing::HasSubstr;
+
+// A stream that keeps what is written to it.
+class Capture {
+ public:
+  Capture() : stream_(std::tmpfile()) {}
+  ~Capture() { std::fclose(stream_); }
+  std::FILE* stream() { return stream_; }
+  std::string text() {
+    std::string result(static_cast<size_t>(std::ftell(stream_)), '\0');
+    std::rewind(stream_);
+    result.resize(std::fread(result.data(), 1, result.size(), stream_));
+    return result;
+  }
+
+ private:
+  std::FILE* stream_;
+};
+
+TEST(Environment, DefaultsAndValues) {
+  const Environment none(Environment::Values{{"FARSKIP_THREADS", ""}});
+  EXPECT_EQ(none.threads(), std::nullopt);
+  EXPECT_EQ(none.deadline().count(), 60);
+  EXPECT_EQ(none.log_level(), LogLevel::warning);
+  const Environment some(Environment::Values{
+      {"FARSKIP_THREADS", "2"}, {"FARSKIP_DEADLINE_S", "0.5"}, {"FARSKIP_LOG", "debug"}});
+  EXPECT_EQ(some.threads(), 2);
+  EXPECT_EQ(some.deadline().count(), 0.5);
+  EXPECT_EQ(some.log_level(), LogLevel::debug);
+}
+
+TEST(Environment, ReadsTheProcess) {
+  ASSERT_EQ(::setenv("FARSKIP_THREADS", "3", 1), 0);
+  EXPECT_EQ(Environment::from_process().threads(), 3);
+  ASSERT_EQ(::unsetenv("FARSKIP_THREADS"), 0);
+  EXPECT_EQ(Environment::from_process().threads(), std::nullopt);
+}
+
+TEST(Environment, SenselessValuesNameTheVariable) {
+  for (const char* value : {"0", "-1", "two", "1.5", "99999999999999", " 1", "1 "}) {
+    const Environment environment(Environment::Values{{"FARSKIP_THREADS", value}});
+    EXPECT_THROW(environment.threads(), UsageError) << value;
+  }
+  for (const char* value : {"0", "-1", "nan", "inf", "1s", "1e9"}) {
+    const Environment environment(Environment::Values{{"FARSKIP_DEADLINE_S", value}});
+    EXPECT_THROW(environment.deadline(), UsageError) << value;
+  }
+  try {
+    Environment(Environment::Values{{"FARSKIP_LOG", "loud"}}).log_level();
+    FAIL();
+  } catch (const UsageError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("FARSKIP_LOG: unknown log level"));
+    EXPECT_THAT(error.what(), HasSubstr("found loud"));
+  }
+}
+
+TEST(Logger, WritesItsLevelAndAbove) {
+  Capture capture;
+  Logger logger(LogLevel::warning, capture.stream());
+  logger.debug("a");
+  logger.info("b");
+  logger.warning("c");
+  logger.error("d");
+  EXPECT_EQ(capture.text(), "farskip: warning: c\nfarskip: error: d\n");
+  EXPECT_FALSE(Logger(LogLevel::off).enabled(LogLevel::error));
+}
+
+TEST(Logger, LinesOfSeveralThreadsNeverMix) {
+  Capture capture;
+  Logger logger(LogLevel::debug, capture.stream());
+  {
+    std::vector<std::jthread> threads;
+    for (int thread = 0; thread < 4; ++thread) {
+      threads.emplace_back([&logger] {
+        for (int line = 0; line < 100; ++line) logger.info("0123456789");
+      });
+    }
+  }
+  std::string expected;
+  for (int line = 0; line < 400; ++line) expected += "farskip: info: 0123456789\n";
+  EXPECT_EQ(capture.text(), expected);
+}
+
+TEST(Progress, SilentWhenNotATerminalOrTooEarly) {
+  Capture capture;
+  {
+    Progress file("work", 10, capture.stream(), milliseconds(0));
+    file.update(1);
+    Progress early("work", 10, capture.stream(), std::chrono::seconds(60), true);
+    early.update(1);
+  }
+  EXPECT_EQ(capture.text(), "");
+}
+
+TEST(Progress, DrawsThrottledAndWipesItself) {
+  Capture capture;
+  {
+    Progress progress("work", 20, capture.stream(), milliseconds(0), true);
+    for (int step = 3; step <= 20; ++step) progress.update(step, "layer");
+  }
+  const std::string text = capture.text();
+  EXPECT_TRUE(text.starts_with("\rwork 3/20 15 % layer\x1b[K")) << text;
+  EXPECT_TRUE(text.ends_with("\r\x1b[K"));
+  EXPECT_LE(std::count(text.begin(), text.end(), '\r'), 4);
+}
+
+TEST(Progress, CutsTheLineToTheTerminal) {
+  Capture capture;
+  {
+    Progress progress("work", 0, capture.stream(), milliseconds(0), true);
+    std::string note;
+    for (int i = 0; i < 100; ++i) note += "é";
+    progress.update(1, note);
+  }
+  EXPECT_THAT(capture.text(), testing::StartsWith("\rwork 1 éé"));
+  EXPECT_EQ(capture.text().find("é\x1b[K"), 1 + 7 + 2 * (79 - 7) - 2);
+}
+
+TEST(Threads, PinsNamesAndSlackWork) {
+  const std::vector<int> cores = usable_cores();
+  ASSERT_FALSE(cores.empty());
+  EXPECT_TRUE(std::ranges::is_sorted(cores));
+  std::jthread([&] {
+    EXPECT_TRUE(pin_thread_to_core(cores.back()));
+    EXPECT_EQ(::sched_getcpu(), cores.back());
+    EXPECT_EQ(usable_cores(), cores);
+    EXPECT_TRUE(name_thread("a-name-longer-than-the-kernel-takes"));
+    std::array<char, 16> name{};
+    ::pthread_getname_np(::pthread_self(), name.data(), name.size());
+    EXPECT_STREQ(name.data(), "a-name-longer-t");
+    EXPECT_TRUE(set_timer_slack(std::chrono::microseconds(1)));
+  });
+}
+
+TEST(Threads, ImpossibleRequestsAnswerFalse) {
+  EXPECT_FALSE(pin_thread_to_core(-1));
+  EXPECT_FALSE(pin_thread_to_core(1000000));
+  EXPECT_FALSE(pin_thread_to_core(1023));
+  EXPECT_FALSE(set_timer_slack(std::chrono::nanoseconds(0)));
+}
+
+TEST(Threads, PrioritiesAnswerWithoutHarm) {
+  std::jthread([] {
+    const bool real_time = try_real_time_priority();
+    const bool high = try_high_priority();
+    testing::Test::RecordProperty("real_time", real_time);
+    testing::Test::RecordProperty("high", high);
+  });
+}
+
+}  // namespace
+}  // namespace farskip

@@ -1,0 +1,119 @@
+#include <ATen/ops/equal.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstdio>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "farskip/io/safetensors.h"
+
+namespace farskip {
+namespace {
+
+namespace fs = std::filesystem;
+const std::string fixtures = std::string(FARSKIP_SOURCE_DIR) + "/tests/fixtures/";
+
+struct Output {
+  int status = -1;
+  std::string text;  // stdout
+};
+
+Output farskip(const std::string& arguments, const char* errors = "/dev/null") {
+  const std::string command =
+      std::string(FARSKIP_BINARY) + " " + arguments + " 2>" + std::string(errors);
+  std::FILE* pipe = popen(command.c_str(), "r");
+  if (pipe == nullptr) return {};
+  Output output;
+  std::array<char, 4096> buffer;
+  for (size_t read; (read = std::fread(buffer.data(), 1, buffer.size(), pipe)) > 0;) {
+    output.text.append(buffer.data(), read);
+  }
+  const int status = pclose(pipe);
+  output.status = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  return output;
+}
+
+class Cli : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    const std::string name = ::testing::UnitTest::GetInstance()->current_test_info()->name();
+    folder_ = fs::temp_directory_path() / ("farskip_cli_" + name + std::to_string(getpid()));
+    fs::create_directories(folder_);
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+  std::string path(const std::string& name) const { return (folder_ / name).string(); }
+  fs::path folder_;
+};
+
+TEST_F(Cli, UsageErrorsExitWithTwoAndFailuresWithOne) {
+  EXPECT_EQ(farskip("--help").status, 0);
+  EXPECT_EQ(farskip("--version").status, 0);
+  EXPECT_EQ(farskip("").status, 2);
+  EXPECT_EQ(farskip("fly").status, 2);
+  EXPECT_EQ(farskip("plan deepseek-v3 --precision int3").status, 2);
+  EXPECT_EQ(farskip("bench deepseek-v2-lite --layers 2").status, 2);
+  EXPECT_EQ(farskip("inspect no-such-model").status, 1);
+  EXPECT_EQ(farskip("plan deepseek-v3 --hardware abacus").status, 1);
+  EXPECT_EQ(farskip("plan deepseek-v3 --connectivity sideways").status, 1);
+}
+
+TEST_F(Cli, InspectDescribesAsTextAndJson) {
+  EXPECT_NE(farskip("inspect deepseek-v3").text.find("671.0"), std::string::npos);
+  const auto json = nlohmann::json::parse(farskip("inspect qwen3-30b-a3b --json").text);
+  EXPECT_EQ(json.at("experts"), 128);
+  EXPECT_EQ(json.at("moe_layers"), 48);
+}
+
+TEST_F(Cli, PlanSimulatesAllPresets) {
+  const Output output = farskip(
+      "plan deepseek-v3 --expert-parallel 8,16 --json --connectivity "
+      "standard,farskip,attention-only,mlp-only,fresh-shared,ladder,depth-2,last-50%");
+  ASSERT_EQ(output.status, 0);
+  const auto json = nlohmann::json::parse(output.text);
+  EXPECT_EQ(json.at("obtained"), "simulated");
+  EXPECT_EQ(json.at("rows").size(), 2u * (4 + 7 * 3));
+}
+
+TEST_F(Cli, LogitsAreTheSameToTheBitHoweverTheyAreScheduled) {
+  const std::string base = "logits " + fixtures + "deepseek_v2 --tokens " + fixtures +
+                           "deepseek_v2/golden.safetensors --connectivity farskip --ranks 2 ";
+  ASSERT_EQ(farskip(base + "--schedule blocking --output " + path("a.safetensors")).status, 0);
+  ASSERT_EQ(
+      farskip(base + "--expert-chunks 2 --pieces 2 --chaos 3 --output " + path("b.safetensors"))
+          .status,
+      0);
+  const SafetensorsFile a(path("a.safetensors")), b(path("b.safetensors"));
+  EXPECT_TRUE(at::equal(a.view("logits"), b.view("logits")));
+}
+
+TEST_F(Cli, LogitsLeaveNothingBehindOnFailure) {
+  const std::string out = path("x.safetensors");
+  EXPECT_EQ(farskip("logits " + fixtures + "deepseek_v2 --tokens " + fixtures +
+                    "deepseek_v2/config.json --output " + out)
+                .status,
+            1);
+  EXPECT_TRUE(fs::is_empty(folder_));
+}
+
+TEST_F(Cli, BenchMeasuresComparesBitsAndWritesTraces) {
+  const Output output = farskip("bench " + fixtures +
+                                "deepseek_v2 --ranks 2 --tokens-per-rank 64 --link-gbps 0.5 "
+                                "--link-us 50 --connectivity standard,farskip --schedule "
+                                "blocking,released,overlapped --two-batch --expert-chunks 1,2 "
+                                "--pieces 1,2 --repeat 2 --json --trace " +
+                                path("trace"));
+  ASSERT_EQ(output.status, 0);
+  const auto json = nlohmann::json::parse(output.text);
+  EXPECT_EQ(json.at("rows").size(), 2u * 3 * 5);
+  EXPECT_TRUE(json.at("bits_equal"));
+  EXPECT_GT(json.at("link").at("bytes_per_second"), 0);
+  EXPECT_TRUE(fs::exists(path("trace") + "/bench.svg"));
+  EXPECT_TRUE(fs::exists(path("trace") + "/bench.perfetto.json"));
+}
+
+}  // namespace
+}  // namespace farskip

@@ -1,0 +1,160 @@
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "farskip/comm/local.h"
+#include "farskip/comm/ranks.h"
+#include "script.h"
+
+namespace farskip {
+namespace {
+
+using namespace testing;
+
+class Collectives : public ::testing::TestWithParam<int> {};
+
+TEST_P(Collectives, AllToAllOfEveryPatternAndDtype) {
+  Random random(1);
+  std::vector<Step> steps;
+  for (const auto& pattern : all_patterns()) {
+    for (const at::ScalarType dtype :
+         {at::kFloat, at::kBFloat16, at::kHalf, at::kDouble, at::kLong, at::kByte, at::kBool}) {
+      steps.push_back(all_to_all_step(pattern.rows(GetParam()), {5}, dtype, random));
+    }
+    steps.push_back(all_to_all_step(pattern.rows(GetParam()), {}, at::kFloat, random));
+    steps.push_back(all_to_all_step(pattern.rows(GetParam()), {0}, at::kFloat, random));
+    steps.push_back(all_to_all_step(pattern.rows(GetParam()), {2, 3}, at::kLong, random));
+  }
+  run_and_check(make_local_groups(GetParam()), steps);
+}
+
+TEST_P(Collectives, EveryOtherKindDtypeAndSize) {
+  Random random(2);
+  std::vector<Step> steps;
+  for (const auto kind :
+       {CollectiveKind::all_gather, CollectiveKind::reduce_scatter, CollectiveKind::all_reduce,
+        CollectiveKind::broadcast, CollectiveKind::barrier}) {
+    for (const at::ScalarType dtype :
+         {at::kFloat, at::kBFloat16, at::kHalf, at::kDouble, at::kLong, at::kInt}) {
+      for (const int64_t n : {0, 1, 7, 700}) {
+        steps.push_back(collective_step(kind, GetParam(), n, dtype, random));
+      }
+    }
+  }
+  run_and_check(make_local_groups(GetParam()), steps);
+}
+
+TEST_P(Collectives, TwoHundredMixedBackToBack) {
+  Random random(3);
+  std::vector<Step> steps;
+  for (int i = 0; i < 200; ++i) {
+    steps.push_back(random_step(GetParam(), random));
+    steps.back().tag = i * 7;
+  }
+  run_and_check(make_local_groups(GetParam()), steps);
+}
+
+TEST_P(Collectives, AllReduceInPlace) {
+  Random random(4);
+  std::vector<Step> steps;
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kLong}) {
+    for (const int64_t n : {1, 50, 3000}) {
+      steps.push_back(collective_step(CollectiveKind::all_reduce, GetParam(), n, dtype, random));
+      steps.back().outputs = steps.back().inputs;
+    }
+  }
+  run_and_check(make_local_groups(GetParam()), steps);
+}
+
+TEST_P(Collectives, TrafficCountsBytesToOtherRanksOnly) {
+  const int ranks = GetParam();
+  Random random(5);
+  const auto groups = make_local_groups(ranks);
+  const Matrix rows = variable_rows(ranks);
+  run_and_check(groups, {all_to_all_step(rows, {4}, at::kFloat, random)});
+  for (size_t r = 0; r < groups.size(); ++r) {
+    int64_t sent = 0, received = 0;
+    for (size_t peer = 0; peer < groups.size(); ++peer) {
+      if (peer == r) continue;
+      sent += rows[r][peer] * 16;
+      received += rows[peer][r] * 16;
+    }
+    EXPECT_EQ(groups[r]->traffic().bytes_sent, sent);
+    EXPECT_EQ(groups[r]->traffic().bytes_received, received);
+    EXPECT_EQ(groups[r]->traffic().collectives, 1);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Ranks, Collectives, ::testing::Values(1, 2, 3, 4, 8));
+
+TEST(CountBytes, RingFormulas) {
+  const auto bytes = [](CollectiveKind kind, int64_t out, int64_t in, int rank = 0) {
+    return count_bytes({.kind = kind,
+                        .rank = rank,
+                        .size = 4,
+                        .out = at::empty({out}, at::kFloat),
+                        .in = at::empty({in}, at::kFloat)});
+  };
+  EXPECT_EQ(bytes(CollectiveKind::all_reduce, 100, 100).out, 600);  // 2 * 3/4 * 400
+  EXPECT_EQ(bytes(CollectiveKind::all_gather, 400, 100).in, 1200);  // 3/4 * 1600
+  EXPECT_EQ(bytes(CollectiveKind::reduce_scatter, 100, 400).out, 1200);
+  EXPECT_EQ(bytes(CollectiveKind::broadcast, 100, 100).out, 400);
+  EXPECT_EQ(bytes(CollectiveKind::broadcast, 100, 100).in, 0);
+  EXPECT_EQ(bytes(CollectiveKind::broadcast, 100, 100, 1).in, 400);
+}
+
+TEST(Collectives, PostingReturnsBeforeTheOthersEnter) {
+  const auto groups = make_local_groups(2);
+  const at::Tensor tensor = at::zeros({4});
+  const Work work = groups[0]->broadcast(tensor, 1, 0);
+  EXPECT_FALSE(work.done());
+  EXPECT_THROW(work.times(), CommError);
+  const Work other = groups[1]->broadcast(at::zeros({4}), 1, 0);
+  work.synchronize();
+  other.synchronize();
+  EXPECT_EQ(work.times().started, other.times().started);
+  EXPECT_GE(work.times().started, other.times().posted);
+  EXPECT_EQ(work.error(), nullptr);
+}
+
+TEST(Collectives, InputsBelongToTheCallerAgainOnceDone) {
+  static constexpr int64_t kCount = 1 << 18;
+  run_ranks(make_local_groups(3), [](Group& group) {
+    const at::Tensor tensor = at::zeros({kCount}, at::kLong);
+    auto* const values = tensor.mutable_data_ptr<int64_t>();
+    for (int64_t round = 1; round <= 20; ++round) {
+      if (group.rank() == 0) std::fill_n(values, kCount, round);
+      group.broadcast(tensor, 0, round).synchronize();
+      EXPECT_EQ(std::count(values, values + kCount, round), kCount);
+      // The root has nothing to copy, but may not be done before the others have copied from it.
+      std::fill_n(values, kCount, -1);
+    }
+  });
+}
+
+TEST(Collectives, LetGoOfTensorsWhenDone) {
+  const auto groups = make_local_groups(1);
+  at::Tensor tensor = at::zeros({4});
+  const Work work = groups[0]->broadcast(tensor, 0, 0);
+  work.synchronize();
+  EXPECT_EQ(tensor.use_count(), 1);
+}
+
+TEST(Collectives, GroupsDoNotMix) {
+  Random random(6);
+  const auto first = make_local_groups(2), second = make_local_groups(2);
+  run_and_check(first, {random_step(2, random), random_step(2, random)});
+  run_and_check(second, {random_step(2, random)});
+  EXPECT_EQ(first[0]->describe(), "local");
+}
+
+TEST(Work, EmptyHandleThrows) {
+  EXPECT_FALSE(Work().valid());
+  EXPECT_THROW(Work().done(), CommError);
+  EXPECT_THROW(Work().synchronize(), CommError);
+}
+
+}  // namespace
+}  // namespace farskip

@@ -1,0 +1,102 @@
+#include "farskip/graph/rewrite.h"
+
+#include <gtest/gtest.h>
+
+#include "farskip/base/error.h"
+#include "models.h"
+
+namespace farskip {
+namespace {
+
+using testing::bf16_step;
+using testing::forward;
+using testing::moe_layers;
+
+int count(const Graph& graph, OpKind kind) {
+  int found = 0;
+  for (const Op& op : graph.ops()) found += op.kind == kind;
+  return found;
+}
+
+Graph example(const char* preset = "farskip", int layers = 3) {
+  return forward(moe_layers("deepseek-v3", layers), preset, bf16_step(8, 4096, 2048));
+}
+
+TEST(Rewrite, ChunksSplitTheRoutedPathAndKeepBits) {
+  const Graph cut = expert_chunks(example(), 4);
+  EXPECT_TRUE(cut.keeps_bits());
+  EXPECT_EQ(count(cut, OpKind::dispatch), 12);
+  EXPECT_EQ(count(cut, OpKind::experts), 12);
+  EXPECT_EQ(count(cut, OpKind::combine), 12);
+  EXPECT_EQ(count(cut, OpKind::counts), 3);
+  EXPECT_EQ(count(cut, OpKind::unpermute), 3);
+}
+
+TEST(Rewrite, PiecesCutLargeOpsAndJoinThem) {
+  const Graph whole = example();
+  const Graph cut = pieces(whole, 4);
+  EXPECT_TRUE(cut.keeps_bits());
+  EXPECT_EQ(count(cut, OpKind::attention_core), 4 * count(whole, OpKind::attention_core));
+  EXPECT_EQ(count(cut, OpKind::shared_experts), 12);
+  EXPECT_EQ(count(cut, OpKind::dispatch), count(whole, OpKind::dispatch));
+}
+
+TEST(Rewrite, TwoBatchDoublesEveryOpWithHalfTheRows) {
+  const Graph whole = example(), both = two_batch(whole);
+  EXPECT_FALSE(both.keeps_bits());
+  EXPECT_EQ(both.ops().size(), 2 * whole.ops().size());
+  EXPECT_EQ(both.outputs().size(), 2u);
+  EXPECT_DOUBLE_EQ(both.expected_elements(both.outputs()[0]) * 2,
+                   whole.expected_elements(whole.outputs()[0]));
+  // The two share no activations: nothing of one is ever needed by the other.
+  for (const Op& op : both.ops()) {
+    for (OpId before : both.predecessors(op.id)) {
+      EXPECT_EQ(both.op(before).attributes.micro_batch, op.attributes.micro_batch);
+    }
+  }
+}
+
+TEST(Rewrite, RewritesCompose) {
+  const Graph all = pieces(expert_chunks(two_batch(example()), 2), 3);
+  EXPECT_EQ(count(all, OpKind::dispatch), 3 * 2 * 2);
+  EXPECT_EQ(count(all, OpKind::attention_core), 3 * 2 * 3);
+  EXPECT_FALSE(all.keeps_bits());
+}
+
+TEST(Rewrite, MergesTheReductionsThatFarskipAllows) {
+  auto reductions = [](const char* preset) {
+    StepSpec spec = bf16_step(8, 4096, 2048);
+    spec.form = ParallelForm::replicated_all_reduce;
+    const Graph graph = forward(moe_layers("deepseek-v3", 4), preset, spec);
+    const Graph merged = merge_reductions(graph);
+    EXPECT_EQ(count(graph, OpKind::all_reduce), 12) << preset;
+    EXPECT_FALSE(merged.keeps_bits());
+    return count(merged, OpKind::all_reduce);
+  };
+  // Attention with shared experts in each layer; the last layer has no reader between its three.
+  EXPECT_EQ(reductions("farskip"), 4 * 2 - 1);
+  // fresh-shared reads attention alone: only the last layer's shared and routed output merge,
+  // and shared with routed ones nowhere before, since attention reads between them.
+  EXPECT_EQ(reductions("fresh-shared"), 4 * 3 - 1);
+  // standard: shared and routed outputs are always read together.
+  EXPECT_EQ(reductions("standard"), 4 * 2);
+}
+
+TEST(Rewrite, RefusesWhatDoesNotApply) {
+  const Graph graph = example();
+  EXPECT_THROW(expert_chunks(graph, 33), GraphError);
+  EXPECT_THROW(expert_chunks(graph, 0), GraphError);
+  EXPECT_THROW(expert_chunks(expert_chunks(graph, 2), 2), GraphError);
+  EXPECT_THROW(pieces(graph, 0), GraphError);
+  EXPECT_THROW(pieces(pieces(graph, 2), 2), GraphError);
+  EXPECT_THROW(two_batch(two_batch(graph)), GraphError);
+}
+
+TEST(Rewrite, OfOneIsTheGraphItself) {
+  const Graph graph = example();
+  EXPECT_EQ(expert_chunks(graph, 1).hash(), graph.hash());
+  EXPECT_EQ(pieces(graph, 1).hash(), graph.hash());
+}
+
+}  // namespace
+}  // namespace farskip
