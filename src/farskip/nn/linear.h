@@ -6,8 +6,8 @@ namespace farskip {
 
 // BLAS takes other kernels, with another order of summation, for matrices of fewer rows: products
 // of fp32 rows on the CPU are computed on at least this many, zeros filled in, so that a row's bits
-// do not depend on how many rows stand beside it. That holds with one intra-op thread, as ranks have
-// it: with more, BLAS cuts the rows between threads and a cut may leave fewer.
+// do not depend on how many rows stand beside it. That holds with one intra-op thread, as
+// ranks have it: with more, BLAS cuts the rows between threads and a cut may leave fewer.
 inline constexpr int64_t least_product_rows = 4;
 
 // x weight^T: x [rows, in], weight [out, in] of one dtype; result [rows, out] in that dtype. Any
