@@ -25,8 +25,9 @@ std::string rows_text(const std::vector<int64_t>& rows) { return shape_text(rows
 void check_tensor(const Collective& collective, const at::Tensor& tensor, const char* name) {
   const std::string label = name;
   if (!tensor.defined()) reject(collective, label + " is undefined", "a tensor", "none");
-  if (tensor.layout() != at::kStrided || !tensor.device().is_cpu()) {
-    reject(collective, label + " is out of reach", "a dense CPU tensor", tensor.toString());
+  if (tensor.layout() != at::kStrided || tensor.device() != collective.device) {
+    reject(collective, label + " is out of reach", "a dense tensor on " + collective.device.str(),
+           tensor.toString() + " on " + tensor.device().str());
   }
   if (!tensor.is_contiguous()) {
     reject(collective, label + " is not contiguous", "row-major strides",

@@ -28,17 +28,19 @@ struct Collective {
   Tag tag = 0;
   int rank = 0;
   int size = 1;
+  at::Device device = at::kCPU;
   int root = 0;                            // broadcast only
   at::Tensor out, in;                      // broadcast: both the tensor; barrier: undefined
   std::vector<int64_t> out_rows, in_rows;  // all_to_all only
+  Event ready;                             // behind it the input is there
   int64_t in_bytes() const { return in.defined() ? static_cast<int64_t>(in.nbytes()) : 0; }
   // "all_to_all, tag 7, rank 2"
   std::string name() const;
 };
 
-// Throws CommError unless the tensors are defined, contiguous, on the CPU, of one dtype, do not
-// overlap (all_reduce may be in place), and have the shapes that Group documents; UnsupportedError
-// for a dtype that can not be summed.
+// Throws CommError unless the tensors are defined, contiguous, on the group's device, of one dtype,
+// do not overlap (all_reduce may be in place), and have the shapes that Group documents;
+// UnsupportedError for a dtype that can not be summed.
 void check_arguments(const Collective& collective);
 
 // The first disagreement between two ranks' parts in the same collective: kind, tag, root, dtype,

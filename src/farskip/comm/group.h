@@ -1,16 +1,20 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
+#include <c10/core/Stream.h>
 
 #include <chrono>
 #include <cstdint>
 #include <exception>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
 #include "farskip/base/error.h"
+#include "farskip/comm/event.h"
 
 namespace farskip {
 
@@ -25,6 +29,10 @@ struct WorkTimes {
   Clock::time_point posted, started, finished;
 };
 
+struct DeviceTimes {
+  double started = 0, finished = 0;  // seconds
+};
+
 // A collective under way. A handle: copies share one state, which keeps the tensors alive.
 // Thread rule: any thread may call any member.
 class Work {
@@ -37,10 +45,16 @@ class Work {
   bool valid() const { return state_ != nullptr; }
   bool done() const;                 // finished or failed; never blocks
   std::exception_ptr error() const;  // set if it failed
-  // Blocks until done or the group's deadline passes. Throws CommError.
+  // Blocks the host until done or the group's deadline passes. Throws CommError.
   void synchronize() const;
+  // Work queued on `stream` from now on runs behind the collective: a device's stream waits for it,
+  // a CPU's host does (synchronize). Throws CommError.
+  void wait(const c10::Stream& stream) const;
   // Valid once done without error.
   WorkTimes times() const;
+  // On a device, seconds from `origin` (timed) to when the transfer started and ended there, once
+  // done and if the group was asked to time; nothing otherwise, and on a CPU.
+  std::optional<DeviceTimes> device_times(const Event& origin) const;
 
  private:
   std::shared_ptr<State> state_;
@@ -52,7 +66,9 @@ class Work::State {
   virtual bool done() const = 0;
   virtual std::exception_ptr error() const = 0;
   virtual void synchronize() = 0;
+  virtual void wait(const c10::Stream& stream) { synchronize(); }
   virtual WorkTimes times() const = 0;
+  virtual std::optional<DeviceTimes> device_times(const Event& origin) const { return {}; }
 };
 
 // Row counts per rank of the group: rows[r] goes to, or comes from, rank r along dimension 0.
@@ -67,35 +83,46 @@ struct Traffic {
   int64_t collectives = 0;
 };
 
+struct Collective;
+
 // A group of ranks that communicate. One Group object per rank. Collectives return at once; they
 // run in the order in which the rank posts them. The caller allocates outputs, and neither inputs
-// nor outputs may be touched until the Work is done. Tensors are contiguous.
+// nor outputs may be touched until the Work is done. Tensors are contiguous and on the group's
+// device. A collective starts no sooner than its input's producer is done: `ready`, on a device the
+// point in its stream behind which the input is there.
 // Thread rule: collectives from one thread at a time; abort from any.
-// Every collective throws CommError if the group has failed, and UsageError-like CommError for
-// shapes that do not fit. A failed group stays failed.
+// Every collective throws CommError if the group has failed, and for arguments that do not fit;
+// UnsupportedError for a dtype that can not be summed. A failed group stays failed.
 class Group {
  public:
   virtual ~Group() = default;
   virtual int rank() const = 0;
   virtual int size() const = 0;
+  virtual at::Device device() const { return at::kCPU; }
 
   // out [sum(out_rows), ...], in [sum(in_rows), ...]: in_rows[r] rows go to rank r.
-  virtual Work all_to_all(at::Tensor out, at::Tensor in, Rows out_rows, Rows in_rows, Tag tag) = 0;
+  Work all_to_all(at::Tensor out, at::Tensor in, Rows out_rows, Rows in_rows, Tag tag,
+                  Event ready = {});
   // out [size * n, ...] from in [n, ...] of every rank, in rank order.
-  virtual Work all_gather(at::Tensor out, at::Tensor in, Tag tag) = 0;
+  Work all_gather(at::Tensor out, at::Tensor in, Tag tag, Event ready = {});
   // out [n, ...] = sum over ranks, in rank order, of their in [size * n, ...], this rank's part.
-  virtual Work reduce_scatter(at::Tensor out, at::Tensor in, Tag tag) = 0;
+  Work reduce_scatter(at::Tensor out, at::Tensor in, Tag tag, Event ready = {});
   // out = sum over ranks of in, added in rank order (same bits on every rank). May be in place.
-  virtual Work all_reduce(at::Tensor out, at::Tensor in, Tag tag) = 0;
+  Work all_reduce(at::Tensor out, at::Tensor in, Tag tag, Event ready = {});
   // tensor of rank `root` to all, in place.
-  virtual Work broadcast(at::Tensor tensor, int root, Tag tag) = 0;
-  virtual Work barrier(Tag tag) = 0;
+  Work broadcast(at::Tensor tensor, int root, Tag tag, Event ready = {});
+  Work barrier(Tag tag);
 
   // Fails the whole group with `error`: pending and later Works on every rank throw it.
   virtual void abort(const CommError& error) noexcept = 0;
   virtual Traffic traffic() const = 0;
   // One line for people: backend and settings, e.g. "throttled(2.0 GB/s, 50 us) over local".
   virtual std::string describe() const = 0;
+
+ private:
+  // Carries out one rank's part of a collective whose arguments were checked.
+  virtual Work post(Collective collective) = 0;
+  Work submit(Collective collective);
 };
 
 }  // namespace farskip

@@ -27,38 +27,6 @@ class LocalGroup final : public HookableGroup {
   int rank() const override { return rank_; }
   int size() const override { return size_; }
 
-  Work all_to_all(at::Tensor out, at::Tensor in, Rows out_rows, Rows in_rows, Tag tag) override {
-    return post({.kind = CollectiveKind::all_to_all,
-                 .tag = tag,
-                 .out = std::move(out),
-                 .in = std::move(in),
-                 .out_rows = {out_rows.begin(), out_rows.end()},
-                 .in_rows = {in_rows.begin(), in_rows.end()}});
-  }
-  Work all_gather(at::Tensor out, at::Tensor in, Tag tag) override {
-    return post({.kind = CollectiveKind::all_gather,
-                 .tag = tag,
-                 .out = std::move(out),
-                 .in = std::move(in)});
-  }
-  Work reduce_scatter(at::Tensor out, at::Tensor in, Tag tag) override {
-    return post({.kind = CollectiveKind::reduce_scatter,
-                 .tag = tag,
-                 .out = std::move(out),
-                 .in = std::move(in)});
-  }
-  Work all_reduce(at::Tensor out, at::Tensor in, Tag tag) override {
-    return post({.kind = CollectiveKind::all_reduce,
-                 .tag = tag,
-                 .out = std::move(out),
-                 .in = std::move(in)});
-  }
-  Work broadcast(at::Tensor tensor, int root, Tag tag) override {
-    return post(
-        {.kind = CollectiveKind::broadcast, .tag = tag, .root = root, .out = tensor, .in = tensor});
-  }
-  Work barrier(Tag tag) override { return post({.kind = CollectiveKind::barrier, .tag = tag}); }
-
   void abort(const CommError& error) noexcept override { rendezvous_->fail(error.what()); }
   Traffic traffic() const override;
   std::string describe() const override;
@@ -67,7 +35,7 @@ class LocalGroup final : public HookableGroup {
   const std::vector<std::shared_ptr<Hook>>& hooks() const override { return hooks_; }
 
  private:
-  Work post(Collective collective);
+  Work post(Collective collective) override;
   void run(bool pin_thread);
   std::shared_ptr<LocalWork> next();
   void carry_out(LocalWork& work);
@@ -104,9 +72,6 @@ LocalGroup::~LocalGroup() {
 }
 
 Work LocalGroup::post(Collective collective) {
-  collective.rank = rank_;
-  collective.size = size_;
-  check_arguments(collective);
   const std::string failure = rendezvous_->failure();
   if (!failure.empty()) throw group_failure(collective, failure);
   // Lazily copied memory becomes this tensor's own here, on the thread that owns the tensor.

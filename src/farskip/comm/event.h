@@ -1,0 +1,33 @@
+#pragma once
+
+#include <c10/core/Stream.h>
+
+#include <memory>
+
+namespace farskip {
+
+// A point in a device stream, passed once everything queued before it is done. An empty event, and
+// one recorded on a CPU stream, is passed from the start: CPU work is done when its call returns.
+// A handle: copies share one event. Thread rule: any thread may call any member.
+class Event {
+ public:
+  Event() = default;
+  // Records on `stream`; `timed` events can be told apart in time, and cost a little more.
+  static Event record(const c10::Stream& stream, bool timed = false);
+
+  bool valid() const { return state_ != nullptr; }
+  // Passed; never blocks. Throws what the device reports, for example a failed kernel.
+  bool done() const;
+  // Work queued on `stream` from now on waits for the event. Never blocks the host.
+  void block(const c10::Stream& stream) const;
+  // Blocks the host until the event is passed.
+  void synchronize() const;
+  // Device time from `earlier` to this event; both timed and passed, on one device.
+  double seconds_since(const Event& earlier) const;
+
+ private:
+  struct State;
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace farskip
