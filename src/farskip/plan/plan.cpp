@@ -1,8 +1,11 @@
 #include "farskip/plan/plan.h"
 
 #include <algorithm>
+#include <span>
+#include <utility>
 
 #include "farskip/base/error.h"
+#include "farskip/base/parallel.h"
 #include "farskip/graph/rewrite.h"
 #include "farskip/schedule/memory.h"
 #include "farskip/simulate/simulate.h"
@@ -75,32 +78,49 @@ bool fits(const ModelConfig& model, const StepSpec& step, const Variant& variant
          variant.expert_chunks <= model.router.experts / std::max(1, step.ranks);
 }
 
+bool is_base(const Variant& v) {
+  return v.is_standard() && v.schedule == "blocking" && !v.two_batch && v.expert_chunks == 1 &&
+         v.pieces == 1;
+}
+
+// The speed-ups of the rows of one step, against its base and its fastest standard row.
+void relate(const PlanRequest& request, std::span<PlanRow> rows) {
+  double base = 0, best_standard = 0;
+  for (const PlanRow& row : rows) {
+    if (!row.variant.is_standard()) continue;
+    const double seconds = row.metrics.step;
+    best_standard = best_standard > 0 ? std::min(best_standard, seconds) : seconds;
+    if (is_base(row.variant)) base = seconds;
+  }
+  if (base == 0) {
+    base = simulate_variant(request, rows[0].step, {.schedule = "blocking"}).metrics.step;
+  }
+  if (best_standard == 0) best_standard = base;
+  for (PlanRow& row : rows) {
+    row.speedup = base / row.metrics.step;
+    row.speedup_over_standard = best_standard / row.metrics.step;
+  }
+}
+
 }  // namespace
 
 std::vector<PlanRow> make_plan(const PlanRequest& request) {
-  std::vector<PlanRow> rows;
+  std::vector<std::pair<const StepSpec*, const Variant*>> jobs;
+  std::vector<size_t> ends;  // of each step's rows
   for (const StepSpec& step : request.steps) {
-    const size_t first = rows.size();
-    double base = 0, best_standard = 0;
     for (const Variant& variant : request.variants) {
-      if (!fits(request.model, step, variant)) continue;
-      PlanRow row = simulate_variant(request, step, variant);
-      const double seconds = row.metrics.step;
-      if (variant.is_standard()) {
-        best_standard = best_standard > 0 ? std::min(best_standard, seconds) : seconds;
-        const bool plain = !variant.two_batch && variant.expert_chunks == 1 && variant.pieces == 1;
-        if (plain && variant.schedule == "blocking") base = seconds;
-      }
-      rows.push_back(std::move(row));
+      if (fits(request.model, step, variant)) jobs.push_back({&step, &variant});
     }
-    if (base == 0) {
-      base = simulate_variant(request, step, {.schedule = "blocking"}).metrics.step;
-    }
-    if (best_standard == 0) best_standard = base;
-    for (size_t i = first; i < rows.size(); ++i) {
-      rows[i].speedup = base / rows[i].metrics.step;
-      rows[i].speedup_over_standard = best_standard / rows[i].metrics.step;
-    }
+    ends.push_back(jobs.size());
+  }
+  std::vector<PlanRow> rows(jobs.size());
+  parallel_for(jobs.size(), [&](size_t i) {
+    rows[i] = simulate_variant(request, *jobs[i].first, *jobs[i].second);
+  });
+  size_t begin = 0;
+  for (const size_t end : ends) {
+    if (end > begin) relate(request, std::span(rows).subspan(begin, end - begin));
+    begin = end;
   }
   return rows;
 }

@@ -49,9 +49,10 @@ struct PlanRow {
   Timeline timeline;  // if asked for
 };
 
-// Simulates every variant for every step. Standard + blocking is simulated as the base even where
-// it is not asked for. Rows in order of steps, then variants. Variants that a model or size does
-// not allow (more chunks than experts a rank) are left out. Throws ConfigError, GraphError.
+// Simulates every variant for every step, on all cores. Standard + blocking is simulated as the
+// base even where it is not asked for. Rows in order of steps, then variants. Variants that a model
+// or size does not allow (more chunks than experts a rank) are left out. Throws ConfigError,
+// GraphError.
 std::vector<PlanRow> make_plan(const PlanRequest& request);
 
 // The variants that `farskip plan` compares when none are named: standard blocking, two-batch and
