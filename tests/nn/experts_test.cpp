@@ -2,6 +2,7 @@
 
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/sigmoid.h>
@@ -13,6 +14,7 @@
 #include "farskip/nn/head.h"
 #include "farskip/nn/linear.h"
 #include "farskip/nn/mlp.h"
+#include "farskip/nn/tensor_ops.h"
 #include "random_tensors.h"
 
 namespace farskip::testing {
@@ -116,6 +118,18 @@ TEST(Experts, EveryRowByItsExpertInPlace) {
     EXPECT_LT(relative_error(experts(half.rows, half.counts, half.gate_up, half.down),
                              slow_experts(half)),
               3e-2);
+  }
+}
+
+TEST(Experts, GroupedProductsOfOtherDevicesAgree) {
+  for (const auto& [hidden, width] : std::vector<std::pair<int64_t, int64_t>>{{16, 8}, {64, 16}}) {
+    const ExpertCase c(hidden, width);
+    const at::Tensor found = at::empty_like(c.rows);
+    tensor_ops::experts_out(found, c.rows, c.counts, c.gate_up, c.down);
+    EXPECT_LT(relative_error(found, slow_experts(c)), 1e-6);
+    const at::Tensor one_rank = c.counts.sum(0, true);
+    tensor_ops::experts_out(found, c.rows, one_rank, c.gate_up, c.down);
+    EXPECT_LT(relative_error(found, experts(c.rows, one_rank, c.gate_up, c.down)), 1e-6);
   }
 }
 

@@ -130,6 +130,15 @@ at::Tensor slow_rope(const at::Tensor& x, const RopeConfig& config, bool interle
   return result;
 }
 
+TEST(Rope, TablesOfOtherDevicesAgree) {
+  const RopeConfig config{.theta = 10000.0, .dims = 16};
+  const at::Tensor positions = sequence_positions({5, 1, 300});
+  const RopeTable expected = rope_cos_sin(config, positions);
+  const RopeTable found = tensor_ops::rope_table(rope_frequencies(config), positions);
+  EXPECT_LT((found.cos - expected.cos).abs().max().item<float>(), 1e-6);
+  EXPECT_LT((found.sin - expected.sin).abs().max().item<float>(), 1e-6);
+}
+
 TEST(Rope, RotatesTheFirstDimensionsOnly) {
   for (const bool interleaved : {false, true}) {
     for (const int dims : {2, 6, 10}) {

@@ -93,7 +93,7 @@ TEST_F(ExecutorTest, MissingKernelIsNamedBeforeTheStep) {
   const std::vector<Weights> weights =
       load_weights(fixture_.checkpoint, fixture_.config(), placement, all, at::kFloat);
   auto groups = make_local_groups(1);
-  KernelTable table = cpu_kernels();
+  KernelTable table = forward_kernels();
   table.add(OpKind::unpermute, KernelEntry{});
   try {
     Executor(fixture_.config(), placement, step.graph, table, weights[0], *groups[0]);
@@ -106,7 +106,7 @@ TEST_F(ExecutorTest, MissingKernelIsNamedBeforeTheStep) {
 TEST_F(ExecutorTest, OtherFormsOfAStepAreUnsupported) {
   const ModelConfig& model = fixture_.config();
   const Connectivity connectivity = Connectivity::preset("farskip", model.layers);
-  const KernelTable table = cpu_kernels();
+  const KernelTable table = forward_kernels();
   auto reject = [&](const StepSpec& spec) {
     const Graph graph = build_forward(model, connectivity, spec);
     EXPECT_THROW(for (const Op& op : graph.ops()) table.find(op), UnsupportedError);
@@ -124,7 +124,7 @@ TEST_F(ExecutorTest, WrongWeightsInputsAndSchedules) {
   Weights weights =
       load_weights(fixture_.checkpoint, fixture_.config(), placement, all, at::kFloat)[0];
   auto groups = make_local_groups(1);
-  const KernelTable table = cpu_kernels();
+  const KernelTable table = forward_kernels();
   RoutingState state;
   {
     Executor executor(fixture_.config(), placement, step.graph, table, weights, *groups[0],
@@ -166,7 +166,7 @@ TEST_F(ExecutorTest, AFailingRankEndsTheStepOfAll) {
   const std::vector<int> all = {0, 1, 2};
   const std::vector<Weights> weights =
       load_weights(fixture_.checkpoint, fixture_.config(), placement, all, at::kFloat);
-  const KernelTable table = cpu_kernels();
+  const KernelTable table = forward_kernels();
   KernelTable broken = table;
   broken.add(OpKind::experts,
              [](const KernelContext&, Inputs, Outputs) { throw Error("broken on purpose"); });

@@ -99,6 +99,8 @@ class Group {
   virtual int rank() const = 0;
   virtual int size() const = 0;
   virtual at::Device device() const { return at::kCPU; }
+  // The stream on which collectives write their outputs, which are best allocated for it.
+  virtual c10::Stream stream() const { return c10::Stream(c10::Stream::DEFAULT, device()); }
 
   // out [sum(out_rows), ...], in [sum(in_rows), ...]: in_rows[r] rows go to rank r.
   Work all_to_all(at::Tensor out, at::Tensor in, Rows out_rows, Rows in_rows, Tag tag,

@@ -101,18 +101,20 @@ AttentionInputs prepare_latent(const ModelConfig& config, const AttentionWeights
   return {q, k, kv.narrow(2, nope, value)};
 }
 
-// One sequence: q [S, heads, qk], k [S, kv, qk], v [S, kv, value] -> out [S, heads, value].
+// Sequences of one length: q [B, S, heads, qk], k [B, S, kv, qk], v [B, S, kv, value] -> out
+// [B, S, heads, value].
 void attend(const at::Tensor& out, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
             double scale) {
-  const auto batched = [](const at::Tensor& x) { return x.transpose(0, 1).unsqueeze(0); };
-  const int64_t value = v.size(2), missing = q.size(2) - value;
-  // The fused kernel wants heads of one width; its work on the zeros costs less than the general
-  // path, which stores all scores, at every length that was tried.
-  const at::Tensor padded = missing > 0 ? at::constant_pad_nd(v, {0, missing}) : v;
+  const auto by_heads = [](const at::Tensor& x) { return x.transpose(1, 2); };
+  const int64_t value = v.size(3), missing = q.size(3) - value;
+  // The fused CPU kernel wants heads of one width; its work on the zeros costs less than the
+  // general path, which stores all scores, at every length that was tried.
+  const bool pad = missing > 0 && q.is_cpu();
+  const at::Tensor padded = pad ? at::constant_pad_nd(v, {0, missing}) : v;
   const at::Tensor result = at::scaled_dot_product_attention(
-      batched(q), batched(k), batched(padded), /*attn_mask=*/{}, /*dropout_p=*/0.0,
-      /*is_causal=*/true, scale, /*enable_gqa=*/k.size(1) != q.size(1));
-  out.copy_(result.squeeze(0).narrow(2, 0, value).transpose(0, 1));
+      by_heads(q), by_heads(k), by_heads(padded), /*attn_mask=*/{}, /*dropout_p=*/0.0,
+      /*is_causal=*/true, scale, /*enable_gqa=*/k.size(2) != q.size(2));
+  out.copy_(by_heads(result.narrow(3, 0, value)));
 }
 
 void check_lengths(const std::vector<int64_t>& lengths, int64_t tokens) {
@@ -168,11 +170,18 @@ void attention_core_out(const at::Tensor& out, const AttentionInputs& inputs,
   check_lengths(lengths, q.size(0));
   const at::Tensor heads = out.unflatten(1, {q.size(1), v.size(2)});
   int64_t first = 0;
-  for (const int64_t length : lengths) {
-    if (length == 0) continue;
-    const auto sequence = [&](const at::Tensor& x) { return x.narrow(0, first, length); };
-    attend(sequence(heads), sequence(q), sequence(k), sequence(v), scale);
-    first += length;
+  for (size_t i = 0; i < lengths.size();) {
+    const int64_t length = lengths[i];
+    // A device takes neighbours of one length at once; a CPU's cache likes them one by one.
+    size_t end = i + 1;
+    while (!q.is_cpu() && end < lengths.size() && lengths[end] == length) ++end;
+    const int64_t batch = static_cast<int64_t>(end - i);
+    const auto sequences = [&](const at::Tensor& x) {
+      return x.narrow(0, first, batch * length).unflatten(0, {batch, length});
+    };
+    if (length > 0) attend(sequences(heads), sequences(q), sequences(k), sequences(v), scale);
+    first += batch * length;
+    i = end;
   }
 }
 

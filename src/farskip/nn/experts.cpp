@@ -10,6 +10,7 @@
 #include "farskip/nn/check.h"
 #include "farskip/nn/linear.h"
 #include "farskip/nn/mlp.h"
+#include "farskip/nn/tensor_ops.h"
 
 namespace farskip {
 namespace {
@@ -26,7 +27,7 @@ struct ExpertBlocks {
 
 // Where each expert's rows lie. Throws Error if counts can not describe `row_count` rows.
 std::vector<ExpertBlocks> locate(const at::Tensor& counts, int64_t row_count) {
-  const at::Tensor dense = counts.cpu().contiguous();
+  const at::Tensor dense = counts.contiguous();
   const int64_t* count = dense.const_data_ptr<int64_t>();
   std::vector<ExpertBlocks> experts(counts.size(1));
   int64_t next = 0;
@@ -128,6 +129,13 @@ void experts_out(const at::Tensor& out, const at::Tensor& rows, const at::Tensor
                  .found = std::to_string(first_expert) + " to " +
                           std::to_string(first_expert + counts.size(1)),
                  .hint = {}});
+  }
+  if (!rows.is_cpu()) {
+    if (rows.size(0) == 0) return;
+    const auto part = [&](const at::Tensor& weights) {
+      return weights.narrow(0, first_expert, counts.size(1));
+    };
+    return tensor_ops::experts_out(out, rows, counts, part(gate_up), part(down));
   }
   const std::vector<ExpertBlocks> located = locate(counts, rows.size(0));
   const Scratch scratch = make_scratch(located, rows, down.size(2));

@@ -139,6 +139,7 @@ RopeTable rope_cos_sin(const RopeConfig& config, const at::Tensor& positions) {
   require_shape(positions, {-1}, "rope positions");
   require_dtype(positions, at::kLong, "rope positions");
   const RopeFrequencies frequencies = rope_frequencies(config);
+  if (!positions.is_cpu()) return tensor_ops::rope_table(frequencies, positions);
   const int64_t tokens = positions.size(0);
   const int64_t pairs = static_cast<int64_t>(frequencies.radians.size());
   RopeTable table{at::empty({tokens, pairs}, at::kFloat), at::empty({tokens, pairs}, at::kFloat)};

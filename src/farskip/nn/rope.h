@@ -21,12 +21,12 @@ struct RopeFrequencies {
 // positive, or if a scaling lacks what it needs.
 RopeFrequencies rope_frequencies(const RopeConfig& config);
 
-// cos and sin of every position's angles, both fp32 [T, dims / 2], on the CPU.
+// cos and sin of every position's angles, both fp32 [T, dims / 2].
 struct RopeTable {
   at::Tensor cos, sin;
 };
 
-// The table for tokens at `positions` (int64 [T], CPU). The angle is an fp32 product of position
+// The table for tokens at `positions` (int64 [T]). The angle is an fp32 product of position
 // and frequency, as the published models were trained with. Throws ConfigError like
 // rope_frequencies, Error if positions has another shape or dtype.
 RopeTable rope_cos_sin(const RopeConfig& config, const at::Tensor& positions);

@@ -1,20 +1,28 @@
 #include "farskip/nn/tensor_ops.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/_grouped_mm.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/argsort.h>
-#include <ATen/ops/bincount.h>
+#include <ATen/ops/cos.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/ones_like.h>
+#include <ATen/ops/repeat_interleave.h>
 #include <ATen/ops/rsqrt.h>
 #include <ATen/ops/sigmoid.h>
+#include <ATen/ops/sin.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/sort.h>
 #include <ATen/ops/stack.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
 #include <tuple>
+
+#include "farskip/nn/mlp.h"
 
 namespace farskip::tensor_ops {
 namespace {
@@ -79,7 +87,55 @@ DispatchPlan make_plan(const at::Tensor& experts, const at::Tensor& position_of_
   const at::Tensor order = at::argsort(position, /*stable=*/true, 0, /*descending=*/false);
   at::Tensor inverse = at::empty_like(order);
   inverse.scatter_(0, order, at::arange(order.numel(), order.options()));
-  return {order, inverse, at::bincount(position, {}, position_of_expert.numel())};
+  // Not bincount, whose result has a size that the host must wait for.
+  at::Tensor counts = at::zeros({position_of_expert.numel()}, position.options());
+  counts.scatter_add_(0, position, at::ones_like(position));
+  return {order, inverse, counts};
+}
+
+RopeTable rope_table(const RopeFrequencies& frequencies, const at::Tensor& positions) {
+  const at::Tensor radians =
+      to_device_of(positions, at::tensor(at::ArrayRef<float>(frequencies.radians), at::kFloat));
+  const at::Tensor angles = positions.to(at::kFloat).unsqueeze(1) * radians;
+  return {at::cos(angles) * frequencies.magnitude, at::sin(angles) * frequencies.magnitude};
+}
+
+namespace {
+
+// For rows that lie by source rank, then expert: the row that comes at each place when they lie by
+// expert, then source rank. Sizes are known to the host, so nothing waits for the device.
+at::Tensor by_expert(const at::Tensor& counts, int64_t rows) {
+  const at::Tensor sizes = counts.flatten();
+  const at::Tensor firsts = (sizes.cumsum(0) - sizes).view_as(counts).t().flatten();
+  const at::Tensor sizes_by_expert = counts.t().flatten();
+  const at::Tensor places = sizes_by_expert.cumsum(0) - sizes_by_expert;
+  return at::repeat_interleave(firsts - places, sizes_by_expert, 0, rows) +
+         at::arange(rows, counts.options());
+}
+
+}  // namespace
+
+void experts_out(const at::Tensor& out, const at::Tensor& rows, const at::Tensor& counts,
+                 const at::Tensor& gate_up, const at::Tensor& down) {
+  const bool scattered = counts.size(0) > 1 && counts.size(1) > 1;
+  const at::Tensor order = scattered ? by_expert(counts, rows.size(0)) : at::Tensor();
+  const at::Tensor sorted = scattered ? rows.index_select(0, order) : rows;
+  const at::Tensor ends = counts.sum(0).cumsum(0).to(at::kInt);
+  const at::Tensor product = at::_grouped_mm(sorted, gate_up.transpose(1, 2), ends);
+  const at::Tensor activated = at::empty({rows.size(0), down.size(2)}, rows.options());
+  silu_multiply_out(activated, product);
+  const at::Tensor result = at::_grouped_mm(activated, down.transpose(1, 2), ends);
+  at::Tensor target = out;
+  if (scattered) {
+    target.index_copy_(0, order, result);
+  } else {
+    target.copy_(result);
+  }
+}
+
+at::Tensor to_device_of(const at::Tensor& like, const at::Tensor& host) {
+  if (like.is_cpu() || !host.is_cpu()) return host;
+  return host.pin_memory().to(like.device(), /*non_blocking=*/true);
 }
 
 at::Tensor unpermute(const at::Tensor& rows, const at::Tensor& inverse, const at::Tensor& weights) {

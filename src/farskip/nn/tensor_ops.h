@@ -4,6 +4,7 @@
 
 #include "farskip/model/config.h"
 #include "farskip/nn/permutation.h"
+#include "farskip/nn/rope.h"
 #include "farskip/nn/router.h"
 
 // The functions of nn that have a hand-written CPU loop, once more in ATen operators alone: what
@@ -20,6 +21,18 @@ Routing choose_experts(const RouterConfig& config, const at::Tensor& logits,
                        const at::Tensor& correction_bias);
 
 DispatchPlan make_plan(const at::Tensor& experts, const at::Tensor& position_of_expert);
+
+// cos and sin of positions [T], on their device: radians and magnitude as rope_frequencies gives.
+RopeTable rope_table(const RopeFrequencies& frequencies, const at::Tensor& positions);
+
+// counts int64 [ranks, E] on the rows' device; weights of just these E experts. Grouped products of
+// all rows of an expert at once; on a GPU with bfloat16 the host never waits.
+void experts_out(const at::Tensor& out, const at::Tensor& rows, const at::Tensor& counts,
+                 const at::Tensor& gate_up, const at::Tensor& down);
+
+// `host`, a tensor in host memory, on the device of `like`: queued on the current stream through
+// pinned memory, so that the host does not wait for the device.
+at::Tensor to_device_of(const at::Tensor& like, const at::Tensor& host);
 
 at::Tensor unpermute(const at::Tensor& rows, const at::Tensor& inverse, const at::Tensor& weights);
 

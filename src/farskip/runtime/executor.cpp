@@ -1,6 +1,5 @@
 #include "farskip/runtime/executor.h"
 
-#include <ATen/EmptyTensor.h>
 #include <ATen/core/grad_mode.h>
 #include <c10/util/SmallVector.h>
 
@@ -12,6 +11,7 @@
 #include "farskip/base/error.h"
 #include "farskip/base/random.h"
 #include "farskip/runtime/bind_weights.h"
+#include "farskip/runtime/compute_lane.h"
 #include "farskip/runtime/op_plan.h"
 #include "farskip/runtime/sizes.h"
 #include "farskip/simulate/simulate.h"
@@ -21,13 +21,11 @@ namespace {
 
 using Shape = c10::SmallVector<int64_t, 4>;
 
+// When an op of the compute lane ran: by the host's clock on a CPU, by events on a device.
 struct ComputeTimes {
   Clock::time_point start, end;
+  Event begun, done;
 };
-
-at::Tensor allocate(const Shape& shape, at::ScalarType type) {
-  return at::Tensor(at::detail::empty_cpu(shape, type));
-}
 
 int64_t elements(const Shape& shape) {
   int64_t count = 1;
@@ -50,11 +48,14 @@ class Executor::Impl {
         graph_(graph),
         group_(group),
         options_(options),
+        lane_(group.device()),
         plans_(plan_ops(graph, kernels)),
         sizes_(graph, placement, group.rank()),
         tensors_(graph.values().size()),
         works_(graph.ops().size()),
         sizes_known_(graph.ops().size(), false),
+        host_(graph.values().size()),
+        awaited_(graph.ops().size(), false),
         compute_times_(graph.ops().size()),
         random_(options.chaos_seed.value_or(0) * 1000003 + static_cast<uint64_t>(group.rank())) {
     check_ranks();
@@ -67,14 +68,20 @@ class Executor::Impl {
                           {.where = schedule.name, .expected = graph_.description()});
     }
     const at::NoGradGuard no_gradients;
-    begin(batch);
+    const auto on_own_stream = lane_.use();
+    begin(schedule, batch);
     const Traffic before = group_.traffic();
     const Clock::time_point start = Clock::now();
+    origin_ = lane_.mark(true);
     for (const Step& step : schedule.steps) run_step(step);
     for (const Work& work : works_) {
       if (work.valid()) work.synchronize();
     }
-    return finish(start, before);
+    const Event end = lane_.mark(true);
+    await(end);
+    StepResult result = finish(start, before);
+    if (end.valid()) result.timeline.step_seconds = end.seconds_since(origin_);
+    return result;
   }
 
  private:
@@ -92,7 +99,11 @@ class Executor::Impl {
     }
   }
 
-  void begin(const Batch& batch) {
+  void begin(const Schedule& schedule, const Batch& batch) {
+    std::fill(awaited_.begin(), awaited_.end(), false);
+    for (const Step& step : schedule.steps) {
+      for (OpId op : step.wait_for) awaited_[op] = true;
+    }
     sizes_.start(batch.lengths);
     for (const Value& value : graph_.values()) {
       if (value.kind == ValueKind::activation) tensors_[value.id].reset();
@@ -100,6 +111,8 @@ class Executor::Impl {
     }
     std::fill(works_.begin(), works_.end(), Work());
     std::fill(sizes_known_.begin(), sizes_known_.end(), false);
+    std::fill(host_.begin(), host_.end(), at::Tensor());
+    std::fill(compute_times_.begin(), compute_times_.end(), ComputeTimes());
     bytes_ = peak_bytes_ = 0;
   }
 
@@ -115,20 +128,21 @@ class Executor::Impl {
     }
     const int micro_batch = graph_.symbol(value.shape.at(0).symbol).micro_batch;
     tensors_[value.id] =
-        found->second.narrow(0, sizes_.first_token(micro_batch), sizes_.tokens(micro_batch));
+        found->second.narrow(0, sizes_.first_token(micro_batch), sizes_.tokens(micro_batch))
+            .to(lane_.device(), /*non_blocking=*/true);
   }
 
   void run_step(const Step& step) {
     const OpPlan& plan = plans_[step.op];
     for (OpId binder : plan.sizes_from) learn_sizes(binder);
-    for (OpId awaited : step.wait_for) {
-      if (works_[awaited].valid()) works_[awaited].synchronize();
-    }
     if (options_.chaos_seed) sleep_at_random();
     if (plan.op->lane == Lane::communication) {
-      launch(plan);
-    } else if (plan.op->kind != OpKind::join) {
-      compute(plan);
+      launch(plan, ready_behind(step));
+    } else {
+      for (OpId awaited : step.wait_for) {
+        if (works_[awaited].valid()) works_[awaited].wait(lane_.stream());
+      }
+      if (plan.op->kind != OpKind::join) compute(plan);
     }
     if (plan.op->host_waits && plan.op->lane == Lane::compute) learn_sizes(step.op);
     in_.clear();
@@ -148,15 +162,34 @@ class Executor::Impl {
             .state = options_.state};
   }
 
-  void launch(const OpPlan& plan) {
+  // Lanes are first in, first out, and a schedule names what was launched last first.
+  Event ready_behind(const Step& step) const {
+    return step.wait_for.empty() ? Event() : compute_times_[step.wait_for.front()].done;
+  }
+
+  void launch(const OpPlan& plan, Event ready) {
     gather_inputs(plan);
     prepare_outputs(plan);
-    works_[plan.op->id] = plan.entry->launch(context_of(plan), group_, in_, out_);
-    for (size_t i = 0; i < out_.size(); ++i) tensors_[plan.outputs[i].value] = out_[i];
+    std::vector<at::Tensor> host_in;
+    for (const InputPlan& input : plan.inputs) host_in.push_back(host_copy(input.value));
+    KernelContext context = context_of(plan);
+    context.host_in = host_in;
+    context.ready = std::move(ready);
+    works_[plan.op->id] = plan.entry->launch(context, group_, in_, out_);
+    for (const at::Tensor& tensor : in_) lane_.keep_for(tensor, group_.stream());
+    for (size_t i = 0; i < out_.size(); ++i) {
+      lane_.keep_for(out_[i], lane_.stream());
+      tensors_[plan.outputs[i].value] = out_[i];
+    }
+  }
+
+  const at::Tensor& host_copy(ValueId id) const {
+    return lane_.queues() ? host_[id] : tensors_[id];
   }
 
   void compute(const OpPlan& plan) {
     ComputeTimes& times = compute_times_[plan.op->id];
+    if (lane_.queues() && options_.timeline) times.begun = lane_.mark(true);
     times.start = Clock::now();
     gather_inputs(plan);
     if (prepare_outputs(plan)) {
@@ -167,6 +200,9 @@ class Executor::Impl {
       tensors_[plan.outputs[i].value] = std::move(out_[i]);
     }
     times.end = Clock::now();
+    if (lane_.queues() && (options_.timeline || awaited_[plan.op->id])) {
+      times.done = lane_.mark(options_.timeline);
+    }
   }
 
   void gather_inputs(const OpPlan& plan) {
@@ -193,24 +229,29 @@ class Executor::Impl {
     for (size_t i = 0; i < plan.outputs.size(); ++i) {
       const OutputPlan& output = plan.outputs[i];
       if (output.whole != none) {
-        out_.push_back(part(output, shapes_[i][0]));
+        out_.push_back(part(output, shapes_[i][0], stream_of(plan)));
         continue;
       }
       count_bytes(shapes_[i], output.type);
       const bool kernel_makes_it = any && plan.entry->makes_outputs;
-      out_.push_back(kernel_makes_it ? at::Tensor() : allocate(shapes_[i], output.type));
+      out_.push_back(kernel_makes_it ? at::Tensor()
+                                     : lane_.allocate(shapes_[i], output.type, stream_of(plan)));
     }
     return any;
   }
 
+  const c10::Stream& stream_of(const OpPlan& plan) const {
+    return plan.op->lane == Lane::communication ? communication_ : lane_.stream();
+  }
+
   // Its rows of the whole, which the first part to run allocates.
-  at::Tensor part(const OutputPlan& output, int64_t rows) {
+  at::Tensor part(const OutputPlan& output, int64_t rows, const c10::Stream& stream) {
     at::Tensor& whole = tensors_[output.whole];
     if (!whole.defined()) {
       Shape shape;
       shape_of(*output.whole_shape, shape);
       count_bytes(shape, output.whole_type);
-      whole = allocate(shape, output.whole_type);
+      whole = lane_.allocate(shape, output.whole_type, stream);
     }
     int64_t offset = 0;
     for (const Dim& dim : output.before) offset += sizes_.of(dim);
@@ -238,18 +279,59 @@ class Executor::Impl {
     }
   }
 
+  // Waits for an op that binds sizes and reads them. On a device the values that it read and wrote
+  // are copied to the host beside whatever the compute lane has queued.
   void learn_sizes(OpId binder) {
     if (sizes_known_[binder]) return;
-    if (works_[binder].valid()) works_[binder].synchronize();
     const OpPlan& plan = plans_[binder];
-    gather_inputs(plan);
-    out_.clear();
-    for (const OutputPlan& output : plan.outputs) out_.push_back(tensors_[output.value]);
+    if (lane_.queues()) {
+      copy_to_host(plan);
+    } else if (works_[binder].valid()) {
+      works_[binder].synchronize();
+    }
+    std::vector<at::Tensor> in, out;
+    for (const InputPlan& input : plan.inputs) in.push_back(host_copy(input.value));
+    for (const OutputPlan& output : plan.outputs) out.push_back(host_copy(output.value));
     const KernelContext context = context_of(plan);
     for (SymbolId symbol : plan.binds) {
-      sizes_.bind(symbol, plan.entry->bind(context, graph_.symbol(symbol), in_, out_));
+      sizes_.bind(symbol, plan.entry->bind(context, graph_.symbol(symbol), in, out));
     }
     sizes_known_[binder] = true;
+  }
+
+  void copy_to_host(const OpPlan& plan) {
+    const auto guard = lane_.use(lane_.copy_stream());
+    if (works_[plan.op->id].valid()) {
+      works_[plan.op->id].wait(lane_.copy_stream());
+    } else {
+      lane_.mark(false).block(lane_.copy_stream());
+    }
+    for (const InputPlan& input : plan.inputs) {
+      host_[input.value] = queue_copy_to_host(tensors_[input.value]);
+    }
+    for (const OutputPlan& output : plan.outputs) {
+      host_[output.value] = queue_copy_to_host(tensors_[output.value]);
+    }
+    await(Event::record(lane_.copy_stream()));
+  }
+
+  // Blocks the host until the event is passed, a collective has failed or the deadline is over. A
+  // stream that waits for a failed collective may never get there, so the host only asks.
+  void await(const Event& event) const {
+    const Clock::time_point begin = Clock::now();
+    for (int asked = 0; !event.done(); ++asked) {
+      for (const Work& work : works_) {
+        if (work.valid() && work.error()) std::rethrow_exception(work.error());
+      }
+      if (Clock::now() - begin > options_.deadline) {
+        throw CommError(
+            "the deadline passed",
+            {.where = "rank " + std::to_string(group_.rank()) + ", " + graph_.description(),
+             .expected = "the device to finish within " +
+                         std::to_string(options_.deadline.count()) + " s"});
+      }
+      if (asked > 1000) std::this_thread::sleep_for(std::chrono::microseconds(20));
+    }
   }
 
   void release(ValueId id) {
@@ -279,15 +361,10 @@ class Executor::Impl {
     for (const OpPlan& plan : plans_) {
       if (plan.op->kind == OpKind::join) continue;
       Span span = span_of(*plan.op);
-      if (works_[plan.op->id].valid()) {
-        const WorkTimes times = works_[plan.op->id].times();
-        span.posted = seconds_since(start, times.posted);
-        span.start = seconds_since(start, times.started);
-        span.end = seconds_since(start, times.finished);
-      } else {
-        const ComputeTimes& times = compute_times_[plan.op->id];
-        span.posted = span.start = seconds_since(start, times.start);
-        span.end = seconds_since(start, times.end);
+      if (!lane_.queues()) {
+        set_host_times(plan, start, span);
+      } else if (!set_device_times(plan, span)) {
+        continue;
       }
       result.timeline.step_seconds = std::max(result.timeline.step_seconds, span.end);
       result.timeline.spans.push_back(std::move(span));
@@ -303,19 +380,54 @@ class Executor::Impl {
     return result;
   }
 
+  void set_host_times(const OpPlan& plan, Clock::time_point start, Span& span) const {
+    if (works_[plan.op->id].valid()) {
+      const WorkTimes times = works_[plan.op->id].times();
+      span.posted = seconds_since(start, times.posted);
+      span.start = seconds_since(start, times.started);
+      span.end = seconds_since(start, times.finished);
+    } else {
+      const ComputeTimes& times = compute_times_[plan.op->id];
+      span.posted = span.start = seconds_since(start, times.start);
+      span.end = seconds_since(start, times.end);
+    }
+  }
+
+  // False where nothing was recorded: for ops without work, or without a timeline.
+  bool set_device_times(const OpPlan& plan, Span& span) const {
+    const Work& work = works_[plan.op->id];
+    const ComputeTimes& compute = compute_times_[plan.op->id];
+    if (!options_.timeline) return false;
+    if (work.valid()) {
+      const std::optional<DeviceTimes> times = work.device_times(origin_);
+      if (!times) return false;
+      span.posted = span.start = times->started;
+      span.end = times->finished;
+    } else {
+      span.posted = span.start = compute.begun.seconds_since(origin_);
+      span.end = compute.done.seconds_since(origin_);
+    }
+    return true;
+  }
+
   const ModelConfig& model_;
   const Placement& placement_;
   const Graph& graph_;
   Group& group_;
   const ExecutorOptions options_;
+  const ComputeLane lane_;
+  const c10::Stream communication_ = group_.stream();
   const std::vector<OpPlan> plans_;  // by op
   Sizes sizes_;
   std::vector<at::Tensor> tensors_;          // by value
   std::vector<Work> works_;                  // by op; valid for communication that was launched
   std::vector<bool> sizes_known_;            // by op
+  std::vector<at::Tensor> host_;             // by value: copies, on a device only
+  std::vector<bool> awaited_;                // by op: some step of the schedule waits for it
   std::vector<ComputeTimes> compute_times_;  // by op
   std::vector<at::Tensor> in_, out_;         // of the op at hand
   std::vector<Shape> shapes_;                // of its outputs
+  Event origin_;                             // on a device: when the step started there
   int64_t bytes_ = 0, peak_bytes_ = 0;       // of activations
   Random random_;
 };

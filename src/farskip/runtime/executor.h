@@ -2,6 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <chrono>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -37,12 +38,19 @@ struct ExecutorOptions {
   // Sleeps a random time of up to `chaos_delay_seconds` before every op: results must not change.
   std::optional<uint64_t> chaos_seed;
   double chaos_delay_seconds = 2e-4;
+  // Record when each op ran. On a device that costs the host two events an op; without it a
+  // timeline has no spans there.
+  bool timeline = true;
+  // On a device: how long the host may wait for what it has queued, in seconds.
+  std::chrono::duration<double> deadline{60};
 };
 
-// Runs the steps of one rank: the calling thread is the host and the compute lane, the group's
-// thread is the communication lane. Knows lanes, waits, sizes and the lifetimes of tensors; what an
-// op computes is in the kernel table alone. Everything that follows from the graph is worked out
-// once, when it is made. One thread at a time, with one intra-op thread.
+// Runs the steps of one rank on its group's device. On a CPU the calling thread is the host and the
+// compute lane, the group's thread the communication lane. On a GPU the host queues the compute
+// lane's ops on a stream of its own and runs ahead; lanes wait for each other by events, and the
+// host waits only where it needs sizes, and at the end. Knows lanes, waits, sizes and the lifetimes
+// of tensors; what an op computes is in the kernel table alone. Everything that follows from the
+// graph is worked out once, when it is made. One thread at a time, with one intra-op thread.
 class Executor {
  public:
   // All arguments must outlive the executor. Throws UnsupportedError for an op without a kernel,

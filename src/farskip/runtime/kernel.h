@@ -32,17 +32,23 @@ struct KernelContext {
   const std::vector<int64_t>& lengths;
   int64_t first_token;  // of the micro-batch, counted over this rank's tokens
   KernelState* state;   // as given to the executor; may be null
+  // Launches: the input in host memory, of those that ops which bind sizes read or wrote; on a CPU,
+  // of all.
+  std::span<const at::Tensor> host_in = {};
+  // Launches: the input is there once this is passed.
+  Event ready = {};
 };
 
 using Inputs = std::span<const at::Tensor>;
 using Outputs = std::span<at::Tensor>;
 
-// Computes an op on the calling thread. Outputs have their shapes and dtypes and must be written
-// whole; kernels never write inputs. Not called where all outputs are empty.
+// Computes an op on the calling thread, or queues it on the current stream of a device. Outputs
+// have their shapes and dtypes and must be written whole; kernels never write inputs. Not called
+// where all outputs are empty.
 using Kernel = void (*)(const KernelContext& context, Inputs in, Outputs out);
 // Posts a communication op and returns at once. Called on every rank whatever the sizes.
 using Launch = Work (*)(const KernelContext& context, Group& group, Inputs in, Outputs out);
-// The size of a symbol that the op, now finished, binds.
+// The size of a symbol that the op, now finished, binds; tensors are in host memory.
 using Bind = int64_t (*)(const KernelContext& context, const Symbol& symbol, Inputs in, Inputs out);
 // Throws UnsupportedError if the kernel can not do this op with these attributes.
 using Check = void (*)(const Op& op);

@@ -1,6 +1,7 @@
 #include "farskip/runtime/kernels.h"
 
 #include <ATen/Dispatch.h>
+#include <ATen/ops/add.h>
 #include <ATen/ops/index_select.h>
 
 #include <algorithm>
@@ -12,6 +13,7 @@
 #include "farskip/nn/mlp.h"
 #include "farskip/nn/norm.h"
 #include "farskip/nn/rope.h"
+#include "farskip/nn/tensor_ops.h"
 
 namespace farskip {
 namespace {
@@ -44,6 +46,12 @@ void sum_terms(Inputs in, const at::Tensor& out) {
   }
 }
 
+void sum_on_device(Inputs in, const at::Tensor& out) {
+  at::Tensor sum = out;
+  if (in.size() == 1) sum.copy_(in[0]);
+  for (size_t i = 1; i < in.size(); ++i) at::add_out(sum, i == 1 ? in[0] : sum, in[i]);
+}
+
 void run_sum(const KernelContext& context, Inputs in, Outputs out) {
   for (const at::Tensor& term : in) {
     if (term.is_contiguous() && term.sizes() == out[0].sizes() &&
@@ -54,6 +62,7 @@ void run_sum(const KernelContext& context, Inputs in, Outputs out) {
                                                 .expected = c10::str(out[0].sizes()),
                                                 .found = c10::str(term.sizes())});
   }
+  if (!out[0].is_cpu()) return sum_on_device(in, out[0]);
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kBFloat16, at::kHalf, out[0].scalar_type(), "sum",
                                   [&] { sum_terms<scalar_t>(in, out[0]); });
 }
@@ -108,7 +117,7 @@ void run_final_norm(const KernelContext& context, Inputs in, Outputs out) {
       end += context.lengths[i];
       last.mutable_data_ptr<int64_t>()[i] = end - 1;
     }
-    rows = at::index_select(rows, 0, last);
+    rows = at::index_select(rows, 0, tensor_ops::to_device_of(rows, last));
   }
   rms_norm_out(out[0], rows, in[1], context.model.norm_eps);
 }
@@ -122,14 +131,14 @@ void run_head(const KernelContext&, Inputs in, Outputs out) {
 }
 
 Work launch_all_reduce(const KernelContext& context, Group& group, Inputs in, Outputs out) {
-  return group.all_reduce(out[0], in[0], context.op.id);
+  return group.all_reduce(out[0], in[0], context.op.id, context.ready);
 }
 
 KernelEntry making(Kernel kernel) { return {.kernel = kernel, .makes_outputs = true}; }
 
 }  // namespace
 
-KernelTable cpu_kernels() {
+KernelTable forward_kernels() {
   KernelTable table;
   table.add(OpKind::embedding, making(run_embedding));
   table.add(OpKind::rope_tables, making(run_rope_tables));

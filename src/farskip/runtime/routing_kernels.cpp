@@ -1,4 +1,4 @@
-#include <ATen/ops/empty_like.h>
+#include <ATen/ops/cat.h>
 
 #include <algorithm>
 #include <string>
@@ -7,6 +7,7 @@
 #include "farskip/nn/experts.h"
 #include "farskip/nn/permutation.h"
 #include "farskip/nn/router.h"
+#include "farskip/nn/tensor_ops.h"
 #include "farskip/runtime/kernels.h"
 #include "farskip/runtime/routing_state.h"
 
@@ -43,6 +44,11 @@ Routing replayed(const KernelContext& context, int64_t first_token, int64_t toke
           found->second.weights.narrow(0, first_token, tokens)};
 }
 
+Routing on_device(const Routing& routing, const at::Tensor& like) {
+  return {tensor_ops::to_device_of(like, routing.experts),
+          tensor_ops::to_device_of(like, routing.weights)};
+}
+
 Routing choose(const KernelContext& context, Inputs in) {
   const Attributes& a = context.op.attributes;
   RoutingState& state = state_of(context);
@@ -50,9 +56,9 @@ Routing choose(const KernelContext& context, Inputs in) {
   const int64_t tokens = in[0].size(0);
   switch (a.routing) {
     case RoutingMode::balanced:
-      return balanced_routing(tokens, a.experts, a.top_k, first * a.top_k);
+      return on_device(balanced_routing(tokens, a.experts, a.top_k, first * a.top_k), in[0]);
     case RoutingMode::replay:
-      return replayed(context, first, tokens);
+      return on_device(replayed(context, first, tokens), in[0]);
     case RoutingMode::model:
       break;
   }
@@ -70,7 +76,9 @@ void run_router(const KernelContext& context, Inputs in, Outputs out) {
 }
 
 void run_plan(const KernelContext& context, Inputs in, Outputs out) {
-  DispatchPlan plan = make_plan(in[0], layout_of(context).position_of_expert());
+  RoutingState& state = state_of(context);
+  const int chunks = context.op.attributes.chunks;
+  DispatchPlan plan = make_plan(in[0], state.positions(context.placement, chunks, in[0].device()));
   deliver(out[0], std::move(plan.order));
   deliver(out[1], std::move(plan.inverse));
   deliver(out[2], std::move(plan.counts));
@@ -80,20 +88,21 @@ void run_plan(const KernelContext& context, Inputs in, Outputs out) {
 // the receiver's local experts, whatever the chunks.
 Work launch_counts(const KernelContext& context, Group& group, Inputs in, Outputs out) {
   const ExpertLayout& layout = layout_of(context);
-  const at::Tensor by_rank = at::empty_like(in[0]);
-  const int64_t* from = in[0].const_data_ptr<int64_t>();
-  int64_t* to = by_rank.mutable_data_ptr<int64_t>();
+  std::vector<at::Tensor> blocks;
   std::vector<int64_t> sent, received;
   for (int rank = 0; rank < layout.ranks(); ++rank) {
-    int64_t* const begin = to;
+    int64_t experts = 0;
     for (int chunk = 0; chunk < layout.chunks(); ++chunk) {
       const Range range = layout.positions(chunk, rank);
-      to = std::copy(from + range.first, from + range.last, to);
+      blocks.push_back(in[0].narrow(0, range.first, range.size()));
+      experts += range.size();
     }
-    sent.push_back(to - begin);
+    sent.push_back(experts);
     received.push_back(out[0].size(1));
   }
-  return group.all_to_all(out[0].view({-1}), by_rank, received, sent, context.op.id);
+  // Without chunks the rows lie by rank already.
+  const at::Tensor by_rank = layout.chunks() == 1 ? in[0] : at::cat(blocks);
+  return group.all_to_all(out[0].view({-1}), by_rank, received, sent, context.op.id, context.ready);
 }
 
 int64_t bind_rows(const KernelContext& context, const Symbol& symbol, Inputs in, Inputs out) {
@@ -114,11 +123,13 @@ Work launch_dispatch(const KernelContext& context, Group& group, Inputs in, Outp
   const ExpertLayout& layout = layout_of(context);
   const int chunk = context.op.attributes.chunk;
   int64_t first = 0;
-  for (int before = 0; before < chunk; ++before) first += sent_rows(layout, in[1], before).total;
-  const RowCounts sent = sent_rows(layout, in[1], chunk);
-  const RowCounts received = received_rows(layout, in[2], chunk, context.rank);
+  for (int before = 0; before < chunk; ++before) {
+    first += sent_rows(layout, context.host_in[1], before).total;
+  }
+  const RowCounts sent = sent_rows(layout, context.host_in[1], chunk);
+  const RowCounts received = received_rows(layout, context.host_in[2], chunk, context.rank);
   return group.all_to_all(out[0], in[0].narrow(0, first, sent.total), received.by_rank,
-                          sent.by_rank, context.op.id);
+                          sent.by_rank, context.op.id, context.ready);
 }
 
 // in: received rows, rows received per rank and local expert, weights of the chunk.
@@ -131,9 +142,10 @@ void run_experts(const KernelContext& context, Inputs in, Outputs out) {
 Work launch_combine(const KernelContext& context, Group& group, Inputs in, Outputs out) {
   const ExpertLayout& layout = layout_of(context);
   const int chunk = context.op.attributes.chunk;
-  const RowCounts sent = sent_rows(layout, in[1], chunk);
-  const RowCounts received = received_rows(layout, in[2], chunk, context.rank);
-  return group.all_to_all(out[0], in[0], sent.by_rank, received.by_rank, context.op.id);
+  const RowCounts sent = sent_rows(layout, context.host_in[1], chunk);
+  const RowCounts received = received_rows(layout, context.host_in[2], chunk, context.rank);
+  return group.all_to_all(out[0], in[0], sent.by_rank, received.by_rank, context.op.id,
+                          context.ready);
 }
 
 void run_unpermute(const KernelContext&, Inputs in, Outputs out) {

@@ -10,6 +10,14 @@ const ExpertLayout& RoutingState::layout(const Placement& placement, int chunks)
   return layouts_.try_emplace(chunks, placement, chunks).first->second;
 }
 
+const at::Tensor& RoutingState::positions(const Placement& placement, int chunks,
+                                          at::Device device) {
+  const at::Tensor& host = layout(placement, chunks).position_of_expert();
+  at::Tensor& copy = positions_[chunks];
+  if (!copy.defined() || copy.device() != device) copy = host.to(device);
+  return copy;
+}
+
 void RoutingState::record(int layer, int micro_batch, Routing routing) {
   record_[{layer, micro_batch}] = std::move(routing);
 }

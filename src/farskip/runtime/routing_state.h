@@ -27,6 +27,8 @@ class RoutingState final : public KernelState {
   const RoutingOptions& options() const { return options_; }
   // The layout for so many chunks, made at its first use. Stays valid.
   const ExpertLayout& layout(const Placement& placement, int chunks);
+  // position_of_expert of that layout on a device, copied there at its first use. Stays valid.
+  const at::Tensor& positions(const Placement& placement, int chunks, at::Device device);
   void record(int layer, int micro_batch, Routing routing);
   // What was recorded since the last call, micro-batches one after the other; layers that had no
   // tokens are left out.
@@ -35,6 +37,7 @@ class RoutingState final : public KernelState {
  private:
   RoutingOptions options_;
   std::map<int, ExpertLayout> layouts_;
+  std::map<int, at::Tensor> positions_;            // by chunks
   std::map<std::pair<int, int>, Routing> record_;  // by layer and micro-batch
 };
 

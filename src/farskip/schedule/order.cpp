@@ -68,7 +68,7 @@ Schedule schedule_from_order(const Graph& graph, std::string name, const std::ve
   }
   const auto frees = last_uses(graph, order);
   Progress progress(graph);
-  OpId last_communication = none;
+  std::array<OpId, lane_count> last = {none, none};
   for (size_t i = 0; i < order.size(); ++i) {
     const Op& op = graph.op(order[i]);
     Step step{.op = op.id, .lane = op.lane, .wait_for = {}, .free_after = frees[i]};
@@ -77,7 +77,8 @@ Schedule schedule_from_order(const Graph& graph, std::string name, const std::ve
       step.wait_for.push_back(before);
       progress.wait(op.lane, before);
     };
-    if (block && last_communication != none) wait(last_communication);
+    const OpId last_on_other_lane = last[1 - index_of(op.lane)];
+    if (block && last_on_other_lane != none) wait(last_on_other_lane);
     std::vector<OpId> before(graph.predecessors(op.id).begin(), graph.predecessors(op.id).end());
     // The latest first: it makes the others known on a first-in-first-out lane.
     std::sort(before.rbegin(), before.rend());
@@ -90,7 +91,7 @@ Schedule schedule_from_order(const Graph& graph, std::string name, const std::ve
       wait(id);
     }
     progress.launch(op.id);
-    if (op.lane == Lane::communication) last_communication = op.id;
+    last[index_of(op.lane)] = op.id;
     schedule.steps.push_back(std::move(step));
   }
   return schedule;

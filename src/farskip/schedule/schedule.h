@@ -38,7 +38,8 @@ struct Schedule {
 void verify(const Graph& graph, const Schedule& schedule);
 
 // A launch order with the waits and frees that it needs. With `block`, every step also waits for
-// all communication launched before it. Throws ScheduleError if the order breaks a dependency.
+// all that was launched before it on the other lane. Throws ScheduleError if the order breaks a
+// dependency.
 Schedule schedule_from_order(const Graph& graph, std::string name, const std::vector<OpId>& order,
                              bool block = false);
 
