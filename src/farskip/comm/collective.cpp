@@ -2,7 +2,7 @@
 
 #include <sstream>
 
-#include "farskip/comm/transfer.h"
+#include "farskip/comm/ordered_sum.h"
 
 namespace farskip {
 namespace {
@@ -108,41 +108,51 @@ void check_shapes(const Collective& collective) {
   }
 }
 
-CommError disagreement(const Collective& a, const Collective& b, const std::string& summary,
+CommError disagreement(const Signature& a, const Signature& b, const std::string& summary,
                        const std::string& expected, const std::string& found) {
-  const auto rank = [](const Collective& c) { return " on rank " + std::to_string(c.rank); };
+  const auto rank = [](const Signature& part) { return " on rank " + std::to_string(part.rank); };
   return CommError(summary, {.where = a.name(),
                              .expected = expected + rank(a),
                              .found = found + rank(b),
                              .hint = "all ranks must post the same collectives in the same order"});
 }
 
-// What every rank must have alike: dtype and the shape, or for all_to_all the shape of a row.
-std::string common_layout(const Collective& collective) {
-  if (collective.kind == CollectiveKind::barrier) return "nothing";
-  const bool by_rows = collective.kind == CollectiveKind::all_to_all;
-  const at::IntArrayRef shape = collective.in.sizes();
-  std::ostringstream text;
-  text << collective.in.scalar_type() << (by_rows ? " rows of " : " ")
-       << (by_rows ? shape.slice(1) : shape);
-  return text.str();
+std::string layout_text(const Signature& part) {
+  const bool by_rows = part.kind == CollectiveKind::all_to_all;
+  return std::string(c10::toString(part.dtype)) + (by_rows ? " rows of " : " ") +
+         shape_text(part.shape);
 }
 
-bool same_layout(const Collective& a, const Collective& b) {
-  if (a.kind == CollectiveKind::barrier) return true;
-  if (a.in.scalar_type() != b.in.scalar_type()) return false;
-  if (a.kind != CollectiveKind::all_to_all) return a.in.sizes() == b.in.sizes();
-  return a.in.sizes().slice(1) == b.in.sizes().slice(1);
+std::optional<CommError> find_common_disagreement(const Signature& a, const Signature& b) {
+  if (a.kind != b.kind) {
+    return disagreement(a, b, "ranks disagree on the collective", to_string(a.kind),
+                        to_string(b.kind) + ", tag " + std::to_string(b.tag));
+  }
+  if (a.tag != b.tag) {
+    return disagreement(a, b, "tags disagree", "tag " + std::to_string(a.tag),
+                        "tag " + std::to_string(b.tag));
+  }
+  if (a.root != b.root) {
+    return disagreement(a, b, "roots disagree", "root " + std::to_string(a.root),
+                        "root " + std::to_string(b.root));
+  }
+  if (a.dtype != b.dtype || a.shape != b.shape) {
+    return disagreement(a, b, "tensors disagree", layout_text(a), layout_text(b));
+  }
+  return std::nullopt;
 }
 
-std::optional<CommError> find_row_disagreement(const Collective& sender,
-                                               const Collective& receiver) {
+std::optional<CommError> find_row_disagreement(const Signature& sender, const Signature& receiver) {
   const int64_t sent = sender.in_rows[static_cast<size_t>(receiver.rank)];
   const int64_t expected = receiver.out_rows[static_cast<size_t>(sender.rank)];
   if (sent == expected) return std::nullopt;
   return disagreement(receiver, sender, "row counts disagree",
                       "out_rows[" + std::to_string(sender.rank) + "] = " + std::to_string(expected),
                       "in_rows[" + std::to_string(receiver.rank) + "] = " + std::to_string(sent));
+}
+
+std::string name_of(CollectiveKind kind, Tag tag, int rank) {
+  return to_string(kind) + ", tag " + std::to_string(tag) + ", rank " + std::to_string(rank);
 }
 
 }  // namespace
@@ -165,9 +175,8 @@ std::string to_string(CollectiveKind kind) {
   return "unknown collective";
 }
 
-std::string Collective::name() const {
-  return to_string(kind) + ", tag " + std::to_string(tag) + ", rank " + std::to_string(rank);
-}
+std::string Collective::name() const { return name_of(kind, tag, rank); }
+std::string Signature::name() const { return name_of(kind, tag, rank); }
 
 void check_arguments(const Collective& collective) {
   if (collective.kind == CollectiveKind::barrier) return;
@@ -202,25 +211,31 @@ void check_arguments(const Collective& collective) {
   }
 }
 
-std::optional<CommError> find_disagreement(const Collective& a, const Collective& b) {
-  if (a.kind != b.kind) {
-    return disagreement(a, b, "ranks disagree on the collective", to_string(a.kind),
-                        to_string(b.kind) + ", tag " + std::to_string(b.tag));
+Signature signature_of(const Collective& collective) {
+  Signature signature{.kind = collective.kind,
+                      .tag = collective.tag,
+                      .rank = collective.rank,
+                      .root = collective.root,
+                      .out_rows = collective.out_rows,
+                      .in_rows = collective.in_rows};
+  if (!collective.in.defined()) return signature;
+  const bool by_rows = collective.kind == CollectiveKind::all_to_all;
+  signature.dtype = collective.in.scalar_type();
+  signature.shape = collective.in.sizes().slice(by_rows ? 1 : 0).vec();
+  return signature;
+}
+
+std::optional<CommError> find_disagreement(std::span<const Signature> parts) {
+  for (const Signature& part : parts) {
+    if (auto error = find_common_disagreement(parts[0], part)) return error;
   }
-  if (a.tag != b.tag) {
-    return disagreement(a, b, "tags disagree", "tag " + std::to_string(a.tag),
-                        "tag " + std::to_string(b.tag));
+  if (parts.empty() || parts[0].kind != CollectiveKind::all_to_all) return std::nullopt;
+  for (const Signature& receiver : parts) {
+    for (const Signature& sender : parts) {
+      if (auto error = find_row_disagreement(sender, receiver)) return error;
+    }
   }
-  if (a.root != b.root) {
-    return disagreement(a, b, "roots disagree", "root " + std::to_string(a.root),
-                        "root " + std::to_string(b.root));
-  }
-  if (!same_layout(a, b)) {
-    return disagreement(a, b, "tensors disagree", common_layout(a), common_layout(b));
-  }
-  if (a.kind != CollectiveKind::all_to_all) return std::nullopt;
-  if (auto error = find_row_disagreement(a, b)) return error;
-  return find_row_disagreement(b, a);
+  return std::nullopt;
 }
 
 CommError group_failure(const Collective& collective, const std::string& reason) {
@@ -255,6 +270,16 @@ CollectiveBytes count_bytes(const Collective& collective) {
       return {};
   }
   return {};
+}
+
+int64_t row_bytes(const at::Tensor& tensor) {
+  return tensor.size(0) == 0 ? 0 : static_cast<int64_t>(tensor.nbytes()) / tensor.size(0);
+}
+
+int64_t rows_before(const std::vector<int64_t>& rows, int rank) {
+  int64_t total = 0;
+  for (int r = 0; r < rank; ++r) total += rows[static_cast<size_t>(r)];
+  return total;
 }
 
 }  // namespace farskip

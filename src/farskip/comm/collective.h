@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -43,10 +44,24 @@ struct Collective {
 // UnsupportedError for a dtype that can not be summed.
 void check_arguments(const Collective& collective);
 
-// The first disagreement between two ranks' parts in the same collective: kind, tag, root, dtype,
-// row shape, row counts. Names both ranks and what each of them has. A part may also disagree with
-// itself, about the rows that stay on its rank.
-std::optional<CommError> find_disagreement(const Collective& a, const Collective& b);
+// What the ranks of one collective must agree on before a byte moves. Plain data.
+struct Signature {
+  CollectiveKind kind = CollectiveKind::barrier;
+  Tag tag = 0;
+  int rank = 0;
+  int root = 0;
+  at::ScalarType dtype = at::ScalarType::Undefined;
+  std::vector<int64_t> shape;              // of `in`; for all_to_all of one of its rows
+  std::vector<int64_t> out_rows, in_rows;  // all_to_all only
+  // As Collective::name.
+  std::string name() const;
+};
+Signature signature_of(const Collective& collective);
+
+// The first disagreement between the ranks' parts in the same collective, part r being of rank r:
+// kind, tag, root, dtype, shape, then row counts. Names two ranks and what each of them has. A part
+// may also disagree with itself, about the rows that stay on its rank.
+std::optional<CommError> find_disagreement(std::span<const Signature> parts);
 
 // What a caller of `collective` is told when its group has failed for `reason`.
 CommError group_failure(const Collective& collective, const std::string& reason);
@@ -58,5 +73,10 @@ struct CollectiveBytes {
   int64_t out = 0, in = 0;
 };
 CollectiveBytes count_bytes(const Collective& collective);
+
+// Bytes of one row along dimension 0; 0 if there are no rows.
+int64_t row_bytes(const at::Tensor& tensor);
+// Rows of the ranks before `rank`.
+int64_t rows_before(const std::vector<int64_t>& rows, int rank);
 
 }  // namespace farskip

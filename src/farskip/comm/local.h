@@ -24,7 +24,7 @@ struct LocalOptions {
 // and its previous collective is complete, on an emulated link: is due. (A link's lateness is not
 // passed on to the next collective, which may thus start a little before the last one was seen to
 // finish.) A Work is done, even by failure, only when no rank reads or writes its tensors any more.
-// Tensors are moved as raw bytes: autograd sees nothing of it. Sums: see transfer.h.
+// Tensors are moved as raw bytes: autograd sees nothing of it. Sums: see ordered_sum.h.
 //
 // The deadline counts from a rank's entry, and in Work::synchronize from the call; on either the
 // whole group fails. Destroying a group object with unfinished collectives, or while another rank

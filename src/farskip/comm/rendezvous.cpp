@@ -2,22 +2,17 @@
 
 #include <algorithm>
 
-#include "farskip/base/format.h"
+#include "farskip/comm/exchange.h"
 
 namespace farskip {
 namespace {
 
-std::string seconds_text(Clock::duration duration) {
-  return format_fixed(std::chrono::duration<double>(duration).count(), 2) + " s";
-}
-
-std::string missing_ranks(const Meeting& meeting) {
-  std::string text;
+std::vector<int> missing_ranks(const Meeting& meeting) {
+  std::vector<int> ranks;
   for (size_t rank = 0; rank < meeting.parts.size(); ++rank) {
-    if (meeting.parts[rank]) continue;
-    text += (text.empty() ? "" : ", ") + std::to_string(rank);
+    if (!meeting.parts[rank]) ranks.push_back(static_cast<int>(rank));
   }
-  return text;
+  return ranks;
 }
 
 }  // namespace
@@ -68,12 +63,9 @@ void Rendezvous::check_presence_locked(const Meeting& meeting, const Collective&
 }
 
 void Rendezvous::check_agreement_locked(const Meeting& meeting) {
-  for (size_t a = 0; a < meeting.parts.size(); ++a) {
-    for (size_t b = a; b < meeting.parts.size(); ++b) {
-      const auto error = find_disagreement(*meeting.parts[a], *meeting.parts[b]);
-      if (error) return fail_locked(error->what());
-    }
-  }
+  std::vector<Signature> signatures;
+  for (const Collective* part : meeting.parts) signatures.push_back(signature_of(*part));
+  if (const auto error = find_disagreement(signatures)) fail_locked(error->what());
 }
 
 void Rendezvous::finish_transfer(Meeting& meeting, int rank) {
@@ -137,16 +129,7 @@ void Rendezvous::fail_locked(const std::string& reason) {
 
 std::string Rendezvous::late_locked(const Collective& part, const Meeting& meeting,
                                     Clock::duration elapsed) const {
-  const std::string missing = missing_ranks(meeting);
-  const std::string who =
-      missing.empty() ? "all ranks entered but not all done" : "rank " + missing + " not entered";
-  return CommError("the deadline passed",
-                   {.where = part.name(),
-                    .expected = "completion within " + seconds_text(deadline_),
-                    .found = who + " after " + seconds_text(elapsed),
-                    .hint = "a rank stopped, is slower than the deadline, or posted fewer "
-                            "collectives"})
-      .what();
+  return deadline_error(part, missing_ranks(meeting), deadline_, elapsed).what();
 }
 
 }  // namespace farskip

@@ -1,55 +1,55 @@
-#include "farskip/comm/local_work.h"
+#include "farskip/comm/queued_work.h"
 
 #include <thread>
 
 namespace farskip {
 
-LocalWork::LocalWork(std::shared_ptr<Rendezvous> rendezvous, Collective collective, int64_t index)
-    : rendezvous_(std::move(rendezvous)),
+QueuedWork::QueuedWork(std::shared_ptr<Exchange> exchange, Collective collective, int64_t index)
+    : exchange_(std::move(exchange)),
       collective_(std::move(collective)),
       index_(index),
       posted_(Clock::now()) {}
 
-void LocalWork::let_tensors_go() {
+void QueuedWork::let_tensors_go() {
   collective_.out.reset();
   collective_.in.reset();
 }
 
-void LocalWork::complete(const WorkTimes& times) {
+void QueuedWork::complete(const WorkTimes& times) {
   let_tensors_go();
   const std::lock_guard lock(mutex_);
   times_ = times;
   settled_.notify_all();
 }
 
-void LocalWork::fail(const std::string& reason) {
+void QueuedWork::fail(const std::string& reason) {
   let_tensors_go();
   const std::lock_guard lock(mutex_);
   failure_ = reason;
   settled_.notify_all();
 }
 
-bool LocalWork::done() const {
+bool QueuedWork::done() const {
   const std::lock_guard lock(mutex_);
   return failure_ || (times_ && Clock::now() >= times_->finished);
 }
 
-std::exception_ptr LocalWork::error() const {
+std::exception_ptr QueuedWork::error() const {
   const std::lock_guard lock(mutex_);
   if (!failure_) return nullptr;
   return std::make_exception_ptr(group_failure(collective_, *failure_));
 }
 
-bool LocalWork::wait_settled(Clock::time_point limit) {
+bool QueuedWork::wait_settled(Clock::time_point limit) {
   std::unique_lock lock(mutex_);
   return settled_.wait_until(lock, limit, [&] { return failure_ || times_; });
 }
 
-void LocalWork::synchronize() {
+void QueuedWork::synchronize() {
   const Clock::time_point begin = Clock::now();
-  const Clock::duration deadline = rendezvous_->deadline();
+  const Clock::duration deadline = exchange_->deadline();
   if (!wait_settled(begin + deadline)) {
-    rendezvous_->give_up(collective_, Clock::now() - begin);
+    exchange_->give_up(collective_, Clock::now() - begin);
     // The communication thread now fails this work as soon as no rank touches its tensors.
     wait_settled(Clock::now() + deadline);
   }
@@ -63,7 +63,7 @@ void LocalWork::synchronize() {
   std::this_thread::sleep_until(finished);
 }
 
-WorkTimes LocalWork::times() const {
+WorkTimes QueuedWork::times() const {
   const std::lock_guard lock(mutex_);
   if (failure_) throw group_failure(collective_, *failure_);
   if (!times_) {

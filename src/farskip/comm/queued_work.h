@@ -8,16 +8,16 @@
 #include <string>
 
 #include "farskip/comm/collective.h"
-#include "farskip/comm/rendezvous.h"
+#include "farskip/comm/exchange.h"
 
 namespace farskip {
 
-// One collective of one thread rank, from posting to completion.
+// One collective of one rank of a QueuedGroup, from posting to completion.
 // Thread rule: any thread, except that collective() is for the communication thread until it calls
 // complete or fail, exactly one of which it calls once.
-class LocalWork final : public Work::State {
+class QueuedWork final : public Work::State {
  public:
-  LocalWork(std::shared_ptr<Rendezvous> rendezvous, Collective collective, int64_t index);
+  QueuedWork(std::shared_ptr<Exchange> exchange, Collective collective, int64_t index);
 
   const Collective& collective() const { return collective_; }
   int64_t index() const { return index_; }
@@ -37,7 +37,7 @@ class LocalWork final : public Work::State {
   // What synchronize waits for, at most until `limit`; false if that passed.
   bool wait_settled(Clock::time_point limit);
 
-  const std::shared_ptr<Rendezvous> rendezvous_;
+  const std::shared_ptr<Exchange> exchange_;
   Collective collective_;
   const int64_t index_;
   const Clock::time_point posted_;

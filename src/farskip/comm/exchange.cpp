@@ -1,0 +1,37 @@
+#include "farskip/comm/exchange.h"
+
+#include "farskip/base/format.h"
+
+namespace farskip {
+namespace {
+
+std::string seconds_text(Clock::duration duration) {
+  return format_fixed(std::chrono::duration<double>(duration).count(), 2) + " s";
+}
+
+}  // namespace
+
+Clock::duration checked_deadline(std::chrono::duration<double> deadline) {
+  const double seconds = deadline.count();
+  if (!(seconds > 0) || seconds >= 1e8) {
+    throw UsageError("wrong deadline", {.expected = "a positive number of seconds below 1e8",
+                                        .found = std::to_string(seconds)});
+  }
+  return std::chrono::ceil<Clock::duration>(deadline);
+}
+
+CommError deadline_error(const Collective& part, const std::vector<int>& missing,
+                         Clock::duration deadline, Clock::duration elapsed) {
+  std::string ranks;
+  for (const int rank : missing) ranks += (ranks.empty() ? "" : ", ") + std::to_string(rank);
+  const std::string who =
+      missing.empty() ? "all ranks entered but not all done" : "rank " + ranks + " not entered";
+  return CommError("the deadline passed",
+                   {.where = part.name(),
+                    .expected = "completion within " + seconds_text(deadline),
+                    .found = who + " after " + seconds_text(elapsed),
+                    .hint = "a rank stopped, is slower than the deadline, or posted fewer "
+                            "collectives"});
+}
+
+}  // namespace farskip

@@ -1,0 +1,70 @@
+#pragma once
+
+#include <chrono>
+#include <optional>
+#include <string>
+
+#include "farskip/comm/collective.h"
+
+namespace farskip {
+
+// How one rank of a QueuedGroup meets the others and moves bytes; what differs between backends.
+// Knows whether the group has failed and why; the first reason stays.
+// Thread rule: members under "communication thread" are for that thread only, the others for any.
+class Exchange {
+ public:
+  Exchange(int rank, int size, Clock::duration deadline)
+      : rank_(rank), size_(size), deadline_(deadline) {}
+  virtual ~Exchange() = default;
+  Exchange(const Exchange&) = delete;
+  Exchange& operator=(const Exchange&) = delete;
+
+  int rank() const { return rank_; }
+  int size() const { return size_; }
+  Clock::duration deadline() const { return deadline_; }
+  virtual std::string describe() const = 0;
+
+  // Why the group failed; empty while it is well.
+  virtual std::string failure() const = 0;
+  // Fails the group, unless it has failed already.
+  virtual void fail(const std::string& reason) noexcept = 0;
+  // Fails the group because a wait for `part` took `elapsed`, and says who was missing.
+  virtual void give_up(const Collective& part, Clock::duration elapsed) noexcept = 0;
+  // The rank's group object is going away. Fails the group if the rank has `unfinished` collectives
+  // or another rank waits for it.
+  virtual void leave(bool unfinished) noexcept = 0;
+
+  // Communication thread.
+
+  // Enters collective `index` and blocks until every rank has, with parts that agree. Returns when
+  // the last one entered, this one having done so at `entry`. Nothing: the group has failed, also
+  // because the ranks disagree or one stays away for the deadline. `part` must stay alive and
+  // unchanged until finish returns.
+  virtual std::optional<Clock::time_point> enter(const Collective& part, int64_t index,
+                                                 Clock::time_point entry) = 0;
+  // Moves this rank's share of the bytes of the collective just entered. False: it could not be
+  // completed, and the group has failed.
+  virtual bool finish() = 0;
+  // Sleeps until `time`; Clock::time_point::max() sleeps until the group fails. False as soon as it
+  // does.
+  virtual bool pause(Clock::time_point time) = 0;
+  // How often `attend` wants to be called while nothing is to be done; nothing: never.
+  virtual std::optional<Clock::duration> attention_interval() const { return {}; }
+  // Looks after messages from other ranks.
+  virtual void attend() {}
+  // The last call: no collective follows.
+  virtual void close() noexcept {}
+
+ private:
+  const int rank_, size_;
+  const Clock::duration deadline_;
+};
+
+// Throws UsageError unless it is a positive number of seconds below 1e8.
+Clock::duration checked_deadline(std::chrono::duration<double> deadline);
+
+// What is said when a wait for `part` took `elapsed` and the ranks `missing` had not entered it.
+CommError deadline_error(const Collective& part, const std::vector<int>& missing,
+                         Clock::duration deadline, Clock::duration elapsed);
+
+}  // namespace farskip

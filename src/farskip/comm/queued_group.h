@@ -1,0 +1,71 @@
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "farskip/comm/exchange.h"
+#include "farskip/comm/hook.h"
+#include "farskip/comm/queued_work.h"
+
+namespace farskip {
+
+struct QueuedGroupOptions {
+  // Keeps the communication thread of rank r on usable core r (round-robin).
+  bool pin_thread = false;
+};
+
+// A group on the host whose communication thread carries out posted collectives one after the
+// other: what the local and mpi backends share. How ranks meet and bytes move is the exchange's.
+//
+// A rank enters a collective once it has posted it and its previous one is complete, on an emulated
+// link: is due. (A link's lateness is not passed on to the next collective, which may thus start a
+// little before the last one was seen to finish.)
+class QueuedGroup final : public HookableGroup {
+ public:
+  explicit QueuedGroup(std::shared_ptr<Exchange> exchange, QueuedGroupOptions options = {});
+  ~QueuedGroup() override;
+
+  int rank() const override { return exchange_->rank(); }
+  int size() const override { return exchange_->size(); }
+
+  void abort(const CommError& error) noexcept override { exchange_->fail(error.what()); }
+  Traffic traffic() const override;
+  std::string describe() const override;
+
+  void add_hook(std::shared_ptr<Hook> hook) override;
+  const std::vector<std::shared_ptr<Hook>>& hooks() const override { return hooks_; }
+
+ private:
+  Work post(Collective collective) override;
+  void run(bool pin_thread);
+  std::shared_ptr<QueuedWork> next();
+  void attend();
+  void carry_out(QueuedWork& work);
+  bool complete(QueuedWork& work);  // false: the group has failed
+  // When this rank enters, having waited for that; nothing: the group has failed.
+  std::optional<Clock::time_point> delay_entry(const QueuedWork& work);
+  void ask_for_precision();
+  void count(const Passage& passage);
+
+  const std::shared_ptr<Exchange> exchange_;
+  std::vector<std::shared_ptr<Hook>> hooks_;  // fixed once a collective was posted
+  bool precise_ = false;                      // communication thread: priority was asked for
+  Clock::time_point free_at_{};               // communication thread: when it may enter again
+
+  mutable std::mutex mutex_;  // guards the rest
+  std::condition_variable changed_;
+  std::deque<std::shared_ptr<QueuedWork>> queue_;
+  int64_t posted_ = 0, settled_ = 0;
+  bool stopping_ = false;
+  Traffic traffic_;
+
+  std::thread thread_;  // last: starts when everything else is there
+};
+
+}  // namespace farskip
