@@ -9,6 +9,12 @@ std::string seconds_text(Clock::duration duration) {
   return format_fixed(std::chrono::duration<double>(duration).count(), 2) + " s";
 }
 
+std::string join_numbers(std::span<const int> numbers) {
+  std::string text;
+  for (const int number : numbers) text += (text.empty() ? "" : ", ") + std::to_string(number);
+  return text;
+}
+
 }  // namespace
 
 Clock::duration checked_deadline(std::chrono::duration<double> deadline) {
@@ -20,18 +26,19 @@ Clock::duration checked_deadline(std::chrono::duration<double> deadline) {
   return std::chrono::ceil<Clock::duration>(deadline);
 }
 
-CommError deadline_error(const Collective& part, const std::vector<int>& missing,
-                         Clock::duration deadline, Clock::duration elapsed) {
-  std::string ranks;
-  for (const int rank : missing) ranks += (ranks.empty() ? "" : ", ") + std::to_string(rank);
-  const std::string who =
-      missing.empty() ? "all ranks entered but not all done" : "rank " + ranks + " not entered";
+CommError deadline_error(const Collective& part, const std::string& who, Clock::duration deadline,
+                         Clock::duration elapsed) {
   return CommError("the deadline passed",
                    {.where = part.name(),
                     .expected = "completion within " + seconds_text(deadline),
                     .found = who + " after " + seconds_text(elapsed),
                     .hint = "a rank stopped, is slower than the deadline, or posted fewer "
                             "collectives"});
+}
+
+std::string not_entered(std::span<const int> ranks) {
+  if (ranks.empty()) return "all ranks entered but not all done";
+  return "rank " + join_numbers(ranks) + " not entered";
 }
 
 }  // namespace farskip

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "farskip/comm/collective.h"
@@ -63,8 +64,10 @@ class Exchange {
 // Throws UsageError unless it is a positive number of seconds below 1e8.
 Clock::duration checked_deadline(std::chrono::duration<double> deadline);
 
-// What is said when a wait for `part` took `elapsed` and the ranks `missing` had not entered it.
-CommError deadline_error(const Collective& part, const std::vector<int>& missing,
-                         Clock::duration deadline, Clock::duration elapsed);
+// What is said when a wait for `part` took `elapsed`; `who` says on whom it waited.
+CommError deadline_error(const Collective& part, const std::string& who, Clock::duration deadline,
+                         Clock::duration elapsed);
+// Such a `who`: "rank 1, 3 not entered", or, for none, that all have entered but are not done.
+std::string not_entered(std::span<const int> ranks);
 
 }  // namespace farskip

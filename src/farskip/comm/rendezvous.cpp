@@ -129,7 +129,7 @@ void Rendezvous::fail_locked(const std::string& reason) {
 
 std::string Rendezvous::late_locked(const Collective& part, const Meeting& meeting,
                                     Clock::duration elapsed) const {
-  return deadline_error(part, missing_ranks(meeting), deadline_, elapsed).what();
+  return deadline_error(part, not_entered(missing_ranks(meeting)), deadline_, elapsed).what();
 }
 
 }  // namespace farskip

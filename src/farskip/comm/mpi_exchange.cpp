@@ -1,0 +1,202 @@
+#include "farskip/comm/mpi_exchange.h"
+
+#include <algorithm>
+#include <thread>
+
+#include "farskip/comm/mpi_transfer.h"
+
+namespace farskip {
+namespace {
+
+constexpr int kMessageTag = 1;
+constexpr Clock::duration kLongestPoll = std::chrono::microseconds(100);
+// How long a rank that leaves tries to get its last words out.
+constexpr Clock::duration kLastWords = std::chrono::seconds(1);
+
+std::string not_done(const std::vector<int>& ranks) {
+  std::string text = "bytes from or to rank ";
+  for (size_t i = 0; i < ranks.size(); ++i) text += (i ? ", " : "") + std::to_string(ranks[i]);
+  return text + " not moved";
+}
+
+}  // namespace
+
+MpiExchange::MpiExchange(std::shared_ptr<MpiJob> job, MPI_Comm communicator,
+                         Clock::duration deadline, int64_t longest_message)
+    : Exchange(job->rank(), job->size(), deadline),
+      job_(std::move(job)),
+      communicator_(communicator),
+      longest_message_(longest_message),
+      channel_(communicator, kMessageTag),
+      peers_(static_cast<size_t>(size())) {}
+
+std::string MpiExchange::failure() const {
+  const std::lock_guard lock(mutex_);
+  return failure_;
+}
+
+void MpiExchange::fail(const std::string& reason) noexcept {
+  job_->mark_failed();
+  const std::lock_guard lock(mutex_);
+  if (failure_.empty()) failure_ = reason.empty() ? "no reason given" : reason;
+}
+
+void MpiExchange::give_up(const Collective& part, Clock::duration elapsed) noexcept {
+  std::vector<int> missing;
+  {
+    const std::lock_guard lock(mutex_);
+    missing = missing_;
+  }
+  fail(deadline_error(part, not_entered(missing), deadline(), elapsed).what());
+}
+
+void MpiExchange::leave(bool unfinished) noexcept {
+  if (!unfinished) return;
+  fail("the group of rank " + std::to_string(rank()) +
+       " was destroyed before its collectives were complete");
+}
+
+void MpiExchange::handle(const MpiChannel::Received& received) {
+  Peer& peer = peers_[static_cast<size_t>(received.source)];
+  const MpiMessage& message = received.message;
+  switch (message.kind) {
+    case MpiMessage::Kind::header:
+      return peer.headers.push_back(read_header(message, received.source, size()));
+    case MpiMessage::Kind::failed:
+      for (const int64_t until : message.numbers) peer.takes_part_until = until;
+      return fail(message.text);
+    case MpiMessage::Kind::left:
+      peer.left = true;
+      return;
+    case MpiMessage::Kind::hello:
+      throw CommError("a message makes no sense", {.where = "mpi", .found = "a second hello"});
+  }
+}
+
+void MpiExchange::announce_failure() {
+  if (announced_ <= committed_) return;
+  const std::string reason = failure();
+  if (reason.empty()) return;
+  announced_ = committed_;
+  channel_.send_to_all({.kind = MpiMessage::Kind::failed, .numbers = {committed_}, .text = reason});
+}
+
+void MpiExchange::attend() {
+  channel_.sent();
+  while (const auto received = channel_.receive()) handle(*received);
+  announce_failure();
+}
+
+std::vector<int> MpiExchange::missing_ranks() {
+  std::vector<int> missing;
+  for (int peer = 0; peer < size(); ++peer) {
+    if (peer != rank() && peers_[static_cast<size_t>(peer)].headers.empty()) {
+      missing.push_back(peer);
+    }
+  }
+  const std::lock_guard lock(mutex_);
+  missing_ = missing;
+  return missing;
+}
+
+void MpiExchange::check_presence(const std::vector<int>& missing) {
+  for (const int peer : missing) {
+    if (!peers_[static_cast<size_t>(peer)].left) continue;
+    fail(part_->name() + ": the group of rank " + std::to_string(peer) + " was destroyed");
+  }
+}
+
+bool MpiExchange::commit(const Signature& own) {
+  std::vector<Signature> parts;
+  for (int peer = 0; peer < size(); ++peer) {
+    if (peer == rank()) {
+      parts.push_back(own);
+      continue;
+    }
+    auto& headers = peers_[static_cast<size_t>(peer)].headers;
+    if (headers.front().index != committed_) {
+      fail("rank " + std::to_string(peer) + " is at another collective: " +
+           std::to_string(headers.front().index) + " instead of " + std::to_string(committed_));
+      return false;
+    }
+    parts.push_back(std::move(headers.front().part));
+    headers.pop_front();
+  }
+  if (const auto error = find_disagreement(parts)) {
+    fail(error->what());
+    return false;
+  }
+  ++committed_;
+  return true;
+}
+
+std::optional<Clock::time_point> MpiExchange::enter(const Collective& part, int64_t index,
+                                                    Clock::time_point entry) {
+  part_ = &part;
+  const Signature own = signature_of(part);
+  channel_.send_to_all(header_of(own, index));
+  const Clock::time_point begin = Clock::now();
+  Clock::time_point started = entry;
+  for (PollPause pause(kLongestPoll);; pause.sleep()) {
+    attend();
+    if (!failure().empty()) return std::nullopt;
+    const std::vector<int> missing = missing_ranks();
+    if (missing.empty()) break;
+    started = Clock::now();
+    check_presence(missing);
+    if (started - begin > deadline()) {
+      fail(deadline_error(part, not_entered(missing), deadline(), started - begin).what());
+    }
+  }
+  if (!commit(own)) return std::nullopt;
+  return started;
+}
+
+bool MpiExchange::deserted(const std::vector<int>& needed) const {
+  return std::any_of(needed.begin(), needed.end(), [&](int peer) {
+    return peers_[static_cast<size_t>(peer)].takes_part_until < committed_;
+  });
+}
+
+bool MpiExchange::finish() {
+  MpiTransfer transfer(*part_, communicator_, longest_message_);
+  const Clock::time_point begin = Clock::now();
+  for (PollPause pause(kLongestPoll); !transfer.advance(); pause.sleep()) {
+    attend();
+    const std::vector<int> open = transfer.open_peers();
+    const Clock::duration elapsed = Clock::now() - begin;
+    const bool late = elapsed > deadline();
+    if (!late && !deserted(open)) continue;
+    if (late) fail(deadline_error(*part_, not_done(open), deadline(), elapsed).what());
+    transfer.abandon(*job_);
+    --committed_;
+    announce_failure();
+    return false;
+  }
+  return true;
+}
+
+bool MpiExchange::pause(Clock::time_point time) {
+  while (true) {
+    attend();
+    if (!failure().empty()) return false;
+    const Clock::time_point now = Clock::now();
+    if (now >= time) return true;
+    std::this_thread::sleep_until(std::min(time, now + *attention_interval()));
+  }
+}
+
+void MpiExchange::close() noexcept {
+  try {
+    attend();
+    if (failure().empty()) channel_.send_to_all({.kind = MpiMessage::Kind::left});
+    const Clock::time_point last = Clock::now() + kLastWords;
+    for (PollPause pause(kLongestPoll); !channel_.sent() && Clock::now() < last;) pause.sleep();
+  } catch (const std::exception& error) {
+    fail(error.what());
+  }
+  channel_.close(*job_);
+  job_->retire(communicator_);
+}
+
+}  // namespace farskip
