@@ -16,56 +16,19 @@ using namespace testing;
 class Collectives : public ::testing::TestWithParam<int> {};
 
 TEST_P(Collectives, AllToAllOfEveryPatternAndDtype) {
-  Random random(1);
-  std::vector<Step> steps;
-  for (const auto& pattern : all_patterns()) {
-    for (const at::ScalarType dtype :
-         {at::kFloat, at::kBFloat16, at::kHalf, at::kDouble, at::kLong, at::kByte, at::kBool}) {
-      steps.push_back(all_to_all_step(pattern.rows(GetParam()), {5}, dtype, random));
-    }
-    steps.push_back(all_to_all_step(pattern.rows(GetParam()), {}, at::kFloat, random));
-    steps.push_back(all_to_all_step(pattern.rows(GetParam()), {0}, at::kFloat, random));
-    steps.push_back(all_to_all_step(pattern.rows(GetParam()), {2, 3}, at::kLong, random));
-  }
-  run_and_check(make_local_groups(GetParam()), steps);
+  run_and_check(make_local_groups(GetParam()), all_to_all_script(GetParam()));
 }
 
 TEST_P(Collectives, EveryOtherKindDtypeAndSize) {
-  Random random(2);
-  std::vector<Step> steps;
-  for (const auto kind :
-       {CollectiveKind::all_gather, CollectiveKind::reduce_scatter, CollectiveKind::all_reduce,
-        CollectiveKind::broadcast, CollectiveKind::barrier}) {
-    for (const at::ScalarType dtype :
-         {at::kFloat, at::kBFloat16, at::kHalf, at::kDouble, at::kLong, at::kInt}) {
-      for (const int64_t n : {0, 1, 7, 700}) {
-        steps.push_back(collective_step(kind, GetParam(), n, dtype, random));
-      }
-    }
-  }
-  run_and_check(make_local_groups(GetParam()), steps);
+  run_and_check(make_local_groups(GetParam()), other_kinds_script(GetParam()));
 }
 
 TEST_P(Collectives, TwoHundredMixedBackToBack) {
-  Random random(3);
-  std::vector<Step> steps;
-  for (int i = 0; i < 200; ++i) {
-    steps.push_back(random_step(GetParam(), random));
-    steps.back().tag = i * 7;
-  }
-  run_and_check(make_local_groups(GetParam()), steps);
+  run_and_check(make_local_groups(GetParam()), mixed_script(GetParam(), 200));
 }
 
 TEST_P(Collectives, AllReduceInPlace) {
-  Random random(4);
-  std::vector<Step> steps;
-  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kLong}) {
-    for (const int64_t n : {1, 50, 3000}) {
-      steps.push_back(collective_step(CollectiveKind::all_reduce, GetParam(), n, dtype, random));
-      steps.back().outputs = steps.back().inputs;
-    }
-  }
-  run_and_check(make_local_groups(GetParam()), steps);
+  run_and_check(make_local_groups(GetParam()), in_place_script(GetParam()));
 }
 
 TEST_P(Collectives, TrafficCountsBytesToOtherRanksOnly) {

@@ -51,7 +51,13 @@ Step collective_step(CollectiveKind kind, int ranks, int64_t n, at::ScalarType d
                      Random& random);
 Step random_step(int ranks, Random& random);
 
-// Posts all steps on every rank, waits only then, and expects every rank's outputs.
+// Scripts that any transport must carry out.
+std::vector<Step> all_to_all_script(int ranks);        // every pattern and dtype
+std::vector<Step> other_kinds_script(int ranks);       // every kind, dtype and size
+std::vector<Step> mixed_script(int ranks, int steps);  // at random, back to back
+std::vector<Step> in_place_script(int ranks);          // all_reduce
+
+// Posts all steps on the ranks of `groups`, waits only then, and expects these ranks' outputs.
 void run_and_check(const std::vector<std::unique_ptr<Group>>& groups,
                    const std::vector<Step>& steps);
 

@@ -29,8 +29,9 @@ class Exchange {
   virtual std::string failure() const = 0;
   // Fails the group, unless it has failed already.
   virtual void fail(const std::string& reason) noexcept = 0;
-  // Fails the group because a wait for `part` took `elapsed`, and says who was missing.
-  virtual void give_up(const Collective& part, Clock::duration elapsed) noexcept = 0;
+  // Fails the group because a wait for `part`, collective `index`, took `elapsed`, and says who was
+  // missing.
+  virtual void give_up(const Collective& part, int64_t index, Clock::duration elapsed) noexcept = 0;
   // The rank's group object is going away. Fails the group if the rank has `unfinished` collectives
   // or another rank waits for it.
   virtual void leave(bool unfinished) noexcept = 0;

@@ -16,7 +16,7 @@ class LocalExchange final : public Exchange {
   std::string describe() const override { return "local"; }
   std::string failure() const override { return rendezvous_->failure(); }
   void fail(const std::string& reason) noexcept override { rendezvous_->fail(reason); }
-  void give_up(const Collective& part, Clock::duration elapsed) noexcept override {
+  void give_up(const Collective& part, int64_t index, Clock::duration elapsed) noexcept override {
     rendezvous_->give_up(part, elapsed);
   }
   void leave(bool unfinished) noexcept override { rendezvous_->leave(rank(), unfinished); }

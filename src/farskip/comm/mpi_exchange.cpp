@@ -1,6 +1,7 @@
 #include "farskip/comm/mpi_exchange.h"
 
 #include <algorithm>
+#include <numeric>
 #include <thread>
 
 #include "farskip/comm/mpi_transfer.h"
@@ -41,13 +42,17 @@ void MpiExchange::fail(const std::string& reason) noexcept {
   if (failure_.empty()) failure_ = reason.empty() ? "no reason given" : reason;
 }
 
-void MpiExchange::give_up(const Collective& part, Clock::duration elapsed) noexcept {
-  std::vector<int> missing;
+void MpiExchange::give_up(const Collective& part, int64_t index, Clock::duration elapsed) noexcept {
+  std::string who;
   {
     const std::lock_guard lock(mutex_);
-    missing = missing_;
+    who = waiting_for_;
+    if (who.empty()) {
+      const int own = rank();
+      who = index <= entered_ ? not_entered({}) : not_entered(std::span(&own, 1));
+    }
   }
-  fail(deadline_error(part, not_entered(missing), deadline(), elapsed).what());
+  fail(deadline_error(part, who, deadline(), elapsed).what());
 }
 
 void MpiExchange::leave(bool unfinished) noexcept {
@@ -81,28 +86,36 @@ void MpiExchange::announce_failure() {
   channel_.send_to_all({.kind = MpiMessage::Kind::failed, .numbers = {committed_}, .text = reason});
 }
 
-void MpiExchange::attend() {
+void MpiExchange::receive() {
   channel_.sent();
   while (const auto received = channel_.receive()) handle(*received);
+}
+
+void MpiExchange::attend() {
+  receive();
   announce_failure();
 }
 
-std::vector<int> MpiExchange::missing_ranks() {
+std::vector<int> MpiExchange::missing_ranks() const {
   std::vector<int> missing;
   for (int peer = 0; peer < size(); ++peer) {
     if (peer != rank() && peers_[static_cast<size_t>(peer)].headers.empty()) {
       missing.push_back(peer);
     }
   }
-  const std::lock_guard lock(mutex_);
-  missing_ = missing;
   return missing;
 }
 
-void MpiExchange::check_presence(const std::vector<int>& missing) {
+void MpiExchange::note_waiting(int64_t index, std::string who) {
+  const std::lock_guard lock(mutex_);
+  entered_ = index;
+  waiting_for_ = std::move(who);
+}
+
+void MpiExchange::check_presence(const Collective& part, const std::vector<int>& missing) {
   for (const int peer : missing) {
     if (!peers_[static_cast<size_t>(peer)].left) continue;
-    fail(part_->name() + ": the group of rank " + std::to_string(peer) + " was destroyed");
+    fail(part.name() + ": the group of rank " + std::to_string(peer) + " was destroyed");
   }
 }
 
@@ -130,6 +143,20 @@ bool MpiExchange::commit(const Signature& own) {
   return true;
 }
 
+bool MpiExchange::deserted(const std::vector<int>& needed, int64_t index) const {
+  return std::any_of(needed.begin(), needed.end(), [&](int peer) {
+    return peers_[static_cast<size_t>(peer)].takes_part_until <= index;
+  });
+}
+
+// Once all have entered it, a collective goes ahead even if the group fails meanwhile, unless a
+// rank has said that it does not.
+bool MpiExchange::all_take_part(const std::vector<int>& missing) const {
+  std::vector<int> all(static_cast<size_t>(size()));
+  std::iota(all.begin(), all.end(), 0);
+  return missing.empty() && announced_ > committed_ && !deserted(all, committed_);
+}
+
 std::optional<Clock::time_point> MpiExchange::enter(const Collective& part, int64_t index,
                                                     Clock::time_point entry) {
   part_ = &part;
@@ -138,41 +165,40 @@ std::optional<Clock::time_point> MpiExchange::enter(const Collective& part, int6
   const Clock::time_point begin = Clock::now();
   Clock::time_point started = entry;
   for (PollPause pause(kLongestPoll);; pause.sleep()) {
-    attend();
-    if (!failure().empty()) return std::nullopt;
+    receive();
     const std::vector<int> missing = missing_ranks();
-    if (missing.empty()) break;
+    note_waiting(index, not_entered(missing));
+    if (all_take_part(missing)) break;
     started = Clock::now();
-    check_presence(missing);
+    check_presence(part, missing);
     if (started - begin > deadline()) {
       fail(deadline_error(part, not_entered(missing), deadline(), started - begin).what());
     }
+    announce_failure();
+    if (!failure().empty()) return std::nullopt;
   }
   if (!commit(own)) return std::nullopt;
   return started;
 }
 
-bool MpiExchange::deserted(const std::vector<int>& needed) const {
-  return std::any_of(needed.begin(), needed.end(), [&](int peer) {
-    return peers_[static_cast<size_t>(peer)].takes_part_until < committed_;
-  });
-}
-
 bool MpiExchange::finish() {
-  MpiTransfer transfer(*part_, communicator_, longest_message_);
+  const Collective& part = *part_;
+  MpiTransfer transfer(part, communicator_, longest_message_);
   const Clock::time_point begin = Clock::now();
   for (PollPause pause(kLongestPoll); !transfer.advance(); pause.sleep()) {
     attend();
     const std::vector<int> open = transfer.open_peers();
+    note_waiting(committed_ - 1, not_done(open));
     const Clock::duration elapsed = Clock::now() - begin;
     const bool late = elapsed > deadline();
-    if (!late && !deserted(open)) continue;
-    if (late) fail(deadline_error(*part_, not_done(open), deadline(), elapsed).what());
+    if (!late && !deserted(open, committed_ - 1)) continue;
+    if (late) fail(deadline_error(part, not_done(open), deadline(), elapsed).what());
     transfer.abandon(*job_);
     --committed_;
     announce_failure();
     return false;
   }
+  note_waiting(committed_ - 1, {});
   return true;
 }
 

@@ -28,7 +28,7 @@ class MpiExchange final : public Exchange {
   std::string describe() const override { return "mpi"; }
   std::string failure() const override;
   void fail(const std::string& reason) noexcept override;
-  void give_up(const Collective& part, Clock::duration elapsed) noexcept override;
+  void give_up(const Collective& part, int64_t index, Clock::duration elapsed) noexcept override;
   void leave(bool unfinished) noexcept override;
 
   std::optional<Clock::time_point> enter(const Collective& part, int64_t index,
@@ -50,13 +50,17 @@ class MpiExchange final : public Exchange {
   };
 
   void handle(const MpiChannel::Received& received);
+  void receive();
   void announce_failure();
-  // Updates and returns the ranks whose headers for the current collective are not here.
-  std::vector<int> missing_ranks();
-  void check_presence(const std::vector<int>& missing);
+  // Ranks whose headers for the current collective are not here.
+  std::vector<int> missing_ranks() const;
+  // Says what give_up has to say from now on.
+  void note_waiting(int64_t index, std::string who);
+  void check_presence(const Collective& part, const std::vector<int>& missing);
+  bool all_take_part(const std::vector<int>& missing) const;
   bool commit(const Signature& own);
-  // A rank that the transfer needs but that takes no part in it.
-  bool deserted(const std::vector<int>& needed) const;
+  // Whether one of these ranks said that it takes no part in collective `index`.
+  bool deserted(const std::vector<int>& needed, int64_t index) const;
 
   const std::shared_ptr<MpiJob> job_;
   const MPI_Comm communicator_;
@@ -71,7 +75,8 @@ class MpiExchange final : public Exchange {
 
   mutable std::mutex mutex_;  // guards the rest
   std::string failure_;
-  std::vector<int> missing_;
+  int64_t entered_ = -1;     // the last collective
+  std::string waiting_for_;  // in it; empty once its bytes are moved
 };
 
 }  // namespace farskip

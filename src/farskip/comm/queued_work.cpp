@@ -49,7 +49,7 @@ void QueuedWork::synchronize() {
   const Clock::time_point begin = Clock::now();
   const Clock::duration deadline = exchange_->deadline();
   if (!wait_settled(begin + deadline)) {
-    exchange_->give_up(collective_, Clock::now() - begin);
+    exchange_->give_up(collective_, index_, Clock::now() - begin);
     // The communication thread now fails this work as soon as no rank touches its tensors.
     wait_settled(Clock::now() + deadline);
   }
