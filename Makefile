@@ -3,7 +3,7 @@ PREFIX ?= /usr/local
 JOBS ?= $(shell nproc)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build test demo format format-check install clean
+.PHONY: help deps build test test-gpu demo format format-check install clean
 
 help: ## This list
 	@echo "farskip: Mixture-of-Experts models without the waiting"
@@ -20,6 +20,11 @@ test: ## deps, build, then every test
 	@$(MAKE) --no-print-directory deps
 	@$(MAKE) --no-print-directory build
 	@ctest --preset release
+
+test-gpu: ## deps, build, then the tests that need a GPU
+	@$(MAKE) --no-print-directory deps
+	@$(MAKE) --no-print-directory build
+	@ctest --preset release -L gpu
 
 demo: ## deps, build, then the main job: plan for a cluster, overlap measured here
 	@$(MAKE) --no-print-directory deps

@@ -17,16 +17,18 @@ configure_file(${CMAKE_CURRENT_LIST_DIR}/version.h.in ${PROJECT_BINARY_DIR}/gene
 
 add_library(farskip_options INTERFACE)
 target_include_directories(farskip_options INTERFACE ${PROJECT_SOURCE_DIR}/src ${PROJECT_BINARY_DIR}/generated)
-target_compile_options(farskip_options INTERFACE
+set(farskip_warnings
   -Wall -Wextra -Wpedantic
   -Wno-unused-parameter
   -Wno-missing-field-initializers             # designated initializers leave fields out on purpose
   $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>)    # g++ 12 invents overlaps in std::string concatenation
+target_compile_options(farskip_options INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:${farskip_warnings}>")
 if(FARSKIP_SANITIZE)
-  target_compile_options(farskip_options INTERFACE -fsanitize=${FARSKIP_SANITIZE} -fno-omit-frame-pointer)
+  target_compile_options(farskip_options INTERFACE
+    "$<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${FARSKIP_SANITIZE};-fno-omit-frame-pointer>")
   target_link_options(farskip_options INTERFACE -fsanitize=${FARSKIP_SANITIZE})
   if(FARSKIP_SANITIZE MATCHES undefined)
-    target_compile_options(farskip_options INTERFACE -fno-sanitize-recover=undefined)
+    target_compile_options(farskip_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fno-sanitize-recover=undefined>)
   endif()
 endif()
 
@@ -65,7 +67,8 @@ function(farskip_program target uses_torch sources modules)
   endif()
   add_executable(${target} ${sources})
   # The precompiled header is made with -fPIC, and only fits sources that are compiled with the same.
-  set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
+  # Modules with CUDA sources would have programs linked by the CUDA compiler, which reads link options its own way.
+  set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE OFF LINKER_LANGUAGE CXX)
   target_compile_options(${target} PRIVATE -fPIC)
   foreach(module ${modules})
     get_property(uses TARGET farskip_${module} PROPERTY farskip_uses)

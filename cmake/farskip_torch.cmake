@@ -5,6 +5,7 @@ if(NOT FARSKIP_LIBTORCH)
   message(FATAL_ERROR "libtorch not found: run 'make deps', or name one in CMAKE_PREFIX_PATH, or configure with -DFARSKIP_TORCH=OFF")
 endif()
 message(STATUS "libtorch: ${FARSKIP_LIBTORCH}")
+include(farskip_cuda)
 
 # One precompiled header for every source that includes torch: 20 s once, 2 s a file after it.
 file(CONFIGURE OUTPUT ${PROJECT_BINARY_DIR}/farskip_torch_pch.cpp CONTENT "// Carries the precompiled header.\n")

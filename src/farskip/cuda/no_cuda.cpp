@@ -1,0 +1,65 @@
+// What the module is in a build without CUDA.
+#include "farskip/base/error.h"
+#include "farskip/cuda/device.h"
+#include "farskip/cuda/mlp.h"
+#include "farskip/cuda/norm.h"
+#include "farskip/cuda/permutation.h"
+
+namespace farskip {
+namespace {
+
+[[noreturn]] void refuse(const char* function) {
+  throw UnsupportedError("this build has no CUDA kernels",
+                         {.where = function,
+                          .expected = "a libtorch with CUDA and a CUDA compiler",
+                          .found = "neither or only one when farskip was configured",
+                          .hint = {}});
+}
+
+}  // namespace
+
+bool cuda_is_available() { return false; }
+
+std::string cuda_version() { return "no CUDA (not built in)"; }
+
+namespace cuda {
+
+void sum_out(const at::Tensor&, std::span<const at::Tensor>) { refuse("sum_out"); }
+
+void rms_norm_out(const at::Tensor&, const at::Tensor&, const at::Tensor&, double) {
+  refuse("rms_norm_out");
+}
+
+void sum_rms_norm_out(const at::Tensor&, const at::Tensor&, std::span<const at::Tensor>,
+                      const at::Tensor&, double) {
+  refuse("sum_rms_norm_out");
+}
+
+void silu_multiply_out(const at::Tensor&, const at::Tensor&) { refuse("silu_multiply_out"); }
+
+void permute_out(const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t) {
+  refuse("permute_out");
+}
+
+void permute_by_inverse_out(const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t,
+                            int64_t) {
+  refuse("permute_by_inverse_out");
+}
+
+void permute_quantized_out(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                           const at::Tensor&, int64_t, int64_t) {
+  refuse("permute_quantized_out");
+}
+
+void unpermute_out(const at::Tensor&, std::span<const at::Tensor>, const at::Tensor&,
+                   const at::Tensor&) {
+  refuse("unpermute_out");
+}
+
+void sum_slots_out(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                   const at::Tensor&) {
+  refuse("sum_slots_out");
+}
+
+}  // namespace cuda
+}  // namespace farskip

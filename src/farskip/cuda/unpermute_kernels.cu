@@ -1,0 +1,157 @@
+#include "farskip/cuda/permutation_kernels.h"
+#include "farskip/cuda/row_grid.cuh"
+
+namespace farskip::cuda {
+namespace {
+
+constexpr int loads_in_flight = 4;  // of a lane, where the number of rows is not known
+
+// Address of a row that may lie in any of the chunks.
+template <typename T>
+__device__ __forceinline__ const T* address_of(const RowChunks& rows, int64_t row) {
+  int chunk = 0;
+  while (chunk + 1 < rows.count && row >= rows.first[chunk + 1]) ++chunk;
+  return static_cast<const T*>(rows.base[chunk]) + (row - rows.first[chunk]) * rows.stride[chunk];
+}
+
+template <typename T>
+__device__ __forceinline__ const T* shuffled(const T* address, int lane) {
+  return reinterpret_cast<const T*>(
+      __shfl_sync(full_warp, reinterpret_cast<unsigned long long>(address), lane));
+}
+
+// sum += weight * pack, not contracted: the CPU rounds the product too.
+template <typename T>
+__device__ __forceinline__ void add_weighted(float (&sum)[pack_size<T>], float weight,
+                                             const Pack<T>& pack) {
+  float values[pack_size<T>];
+  unpack(pack, values);
+#pragma unroll
+  for (int i = 0; i < pack_size<T>; ++i) sum[i] = __fadd_rn(sum[i], __fmul_rn(weight, values[i]));
+}
+
+// A warp brings a token's rows home, all of them in flight. Choices: how many; 0: any number.
+template <typename T, int Choices, bool Aligned>
+__global__ void __launch_bounds__(row_block_threads)
+    unpermute_kernel(const __grid_constant__ UnpermuteArguments a) {
+  constexpr int together = Choices > 0 ? Choices : loads_in_flight;
+  const int lane = threadIdx.x % warp_size;
+  const int choices = Choices > 0 ? Choices : a.top_k;
+  const RowPart part = row_part((a.width + pack_size<T> - 1) / pack_size<T>);
+  if (part.row >= a.tokens) return;
+  const T* mine = nullptr;
+  float my_weight = 0.0f;
+  if (lane < choices) {
+    mine = address_of<T>(a.rows, a.inverse[part.row * choices + lane]);
+    my_weight = a.weights[part.row * choices + lane];
+  }
+  T* const to = static_cast<T*>(a.out) + part.row * a.width;
+  for (int base = part.begin; base < part.end; base += warp_size) {
+    const int column = (base + lane) * pack_size<T>;
+    const int count = base + lane < part.end ? a.width - column : 0;
+    float sum[pack_size<T>] = {};
+    for (int first = 0; first < choices; first += together) {
+      Pack<T> packs[together];
+#pragma unroll
+      for (int j = 0; j < together; ++j) {
+        const T* const from = shuffled(mine, first + j);
+        if (first + j < choices && count > 0)
+          packs[j] = load_pack<T, Aligned>(from + column, count);
+      }
+#pragma unroll
+      for (int j = 0; j < together; ++j) {
+        const float weight = __shfl_sync(full_warp, my_weight, first + j);
+        if (first + j < choices) add_weighted<T>(sum, weight, packs[j]);
+      }
+    }
+    Pack<T> result;
+    repack(result, sum);
+    if (count > 0) store_pack<T, Aligned>(to + column, result, count);
+  }
+}
+
+template <typename T, bool Aligned>
+__global__ void __launch_bounds__(row_block_threads)
+    sum_slots_kernel(const __grid_constant__ SumSlotsArguments a) {
+  const int lane = threadIdx.x % warp_size;
+  const RowPart part = row_part((a.width + pack_size<T> - 1) / pack_size<T>);
+  if (part.row >= a.count) return;
+  const int64_t begin = a.starts[part.row], end = a.starts[part.row + 1];
+  const T* const rows = static_cast<const T*>(a.rows);
+  T* const to = static_cast<T*>(a.out) + part.row * a.width;
+  for (int unit = part.begin + lane; unit < part.end; unit += warp_size) {
+    const int column = unit * pack_size<T>, count = a.width - column;
+    float sum[pack_size<T>] = {};
+    for (int64_t first = begin; first < end; first += loads_in_flight) {
+      Pack<T> packs[loads_in_flight];
+      float weights[loads_in_flight];
+#pragma unroll
+      for (int j = 0; j < loads_in_flight; ++j) {
+        if (first + j >= end) continue;
+        const T* const from = rows + a.index[first + j] * a.row_stride;
+        packs[j] = load_pack<T, Aligned>(from + column, count);
+        weights[j] = a.weights[first + j];
+      }
+#pragma unroll
+      for (int j = 0; j < loads_in_flight; ++j) {
+        if (first + j < end) add_weighted<T>(sum, weights[j], packs[j]);
+      }
+    }
+    Pack<T> result;
+    repack(result, sum);
+    store_pack<T, Aligned>(to + column, result, count);
+  }
+}
+
+template <typename T>
+bool rows_aligned(const RowChunks& rows) {
+  for (int i = 0; i < rows.count; ++i) {
+    if (!is_aligned(rows.base[i]) || rows.stride[i] % pack_size<T> != 0) return false;
+  }
+  return true;
+}
+
+template <typename T>
+void unpermute(const UnpermuteArguments& a, cudaStream_t stream) {
+  const bool aligned = a.width % pack_size<T> == 0 && is_aligned(a.out) && rows_aligned<T>(a.rows);
+  const auto kernel = !aligned       ? unpermute_kernel<T, 0, false>
+                      : a.top_k == 1 ? unpermute_kernel<T, 1, true>
+                      : a.top_k == 2 ? unpermute_kernel<T, 2, true>
+                      : a.top_k == 4 ? unpermute_kernel<T, 4, true>
+                      : a.top_k == 6 ? unpermute_kernel<T, 6, true>
+                      : a.top_k == 8 ? unpermute_kernel<T, 8, true>
+                                     : unpermute_kernel<T, 0, true>;
+  const dim3 grid = row_grid(a.tokens, divide_up(a.width, pack_size<T>), warp_size);
+  kernel<<<grid, row_block_threads, 0, stream>>>(a);
+}
+
+template <typename T>
+void sum_slots(const SumSlotsArguments& a, cudaStream_t stream) {
+  const bool aligned = a.width % pack_size<T> == 0 && a.row_stride % pack_size<T> == 0 &&
+                       is_aligned(a.out) && is_aligned(a.rows);
+  const auto kernel = aligned ? sum_slots_kernel<T, true> : sum_slots_kernel<T, false>;
+  const dim3 grid = row_grid(a.count, divide_up(a.width, pack_size<T>), warp_size);
+  kernel<<<grid, row_block_threads, 0, stream>>>(a);
+}
+
+}  // namespace
+
+void launch_unpermute(Element element, const UnpermuteArguments& arguments, cudaStream_t stream) {
+  if (element == Element::f32) {
+    unpermute<float>(arguments, stream);
+  } else {
+    unpermute<__nv_bfloat16>(arguments, stream);
+  }
+  check_launch("unpermute");
+}
+
+void launch_sum_slots(Element element, const SumSlotsArguments& arguments, cudaStream_t stream) {
+  if (element == Element::f32) {
+    sum_slots<float>(arguments, stream);
+  } else {
+    sum_slots<__nv_bfloat16>(arguments, stream);
+  }
+  check_launch("sum_slots");
+}
+
+}  // namespace farskip::cuda
