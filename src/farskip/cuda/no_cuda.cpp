@@ -4,6 +4,7 @@
 #include "farskip/cuda/mlp.h"
 #include "farskip/cuda/norm.h"
 #include "farskip/cuda/permutation.h"
+#include "farskip/cuda/routing.h"
 
 namespace farskip {
 namespace {
@@ -59,6 +60,22 @@ void unpermute_out(const at::Tensor&, std::span<const at::Tensor>, const at::Ten
 void sum_slots_out(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
                    const at::Tensor&) {
   refuse("sum_slots_out");
+}
+
+at::Tensor router_logits(const at::Tensor&, const at::Tensor&, bool) { refuse("router_logits"); }
+
+void choose_experts_out(const RoutingOut&, const RouterRule&, const at::Tensor&,
+                        const at::Tensor&) {
+  refuse("choose_experts_out");
+}
+
+void make_plan_out(const PlanOut&, const at::Tensor&, const at::Tensor&) {
+  refuse("make_plan_out");
+}
+
+void choose_and_plan_out(const RoutingOut&, const PlanOut&, const RouterRule&, const at::Tensor&,
+                         const at::Tensor&, const at::Tensor&) {
+  refuse("choose_and_plan_out");
 }
 
 }  // namespace cuda
