@@ -14,8 +14,8 @@ namespace farskip {
 // Thread rule: members under "communication thread" are for that thread only, the others for any.
 class Exchange {
  public:
-  Exchange(int rank, int size, Clock::duration deadline)
-      : rank_(rank), size_(size), deadline_(deadline) {}
+  Exchange(int rank, int size, Clock::duration deadline, at::Device device = at::kCPU)
+      : rank_(rank), size_(size), deadline_(deadline), device_(device) {}
   virtual ~Exchange() = default;
   Exchange(const Exchange&) = delete;
   Exchange& operator=(const Exchange&) = delete;
@@ -23,6 +23,7 @@ class Exchange {
   int rank() const { return rank_; }
   int size() const { return size_; }
   Clock::duration deadline() const { return deadline_; }
+  at::Device device() const { return device_; }
   virtual std::string describe() const = 0;
 
   // Why the group failed; empty while it is well.
@@ -44,7 +45,8 @@ class Exchange {
   // unchanged until finish returns.
   virtual std::optional<Clock::time_point> enter(const Collective& part, int64_t index,
                                                  Clock::time_point entry) = 0;
-  // Moves this rank's share of the bytes of the collective just entered. False: it could not be
+  // Moves this rank's share of the bytes of the collective just entered, on a device with the
+  // current stream; returns once they are moved. False: it could not be
   // completed, and the group has failed.
   virtual bool finish() = 0;
   // Sleeps until `time`; Clock::time_point::max() sleeps until the group fails. False as soon as it
@@ -60,6 +62,7 @@ class Exchange {
  private:
   const int rank_, size_;
   const Clock::duration deadline_;
+  const at::Device device_;
 };
 
 // Throws UsageError unless it is a positive number of seconds below 1e8.

@@ -1,5 +1,8 @@
 #include "farskip/comm/local.h"
 
+#include <c10/core/impl/VirtualGuardImpl.h>
+
+#include "farskip/comm/device_transfer.h"
 #include "farskip/comm/queued_group.h"
 #include "farskip/comm/rendezvous.h"
 #include "farskip/comm/transfer.h"
@@ -10,8 +13,8 @@ namespace {
 // Copies what the rank receives straight from the senders' inputs.
 class LocalExchange final : public Exchange {
  public:
-  LocalExchange(int rank, int size, std::shared_ptr<Rendezvous> rendezvous)
-      : Exchange(rank, size, rendezvous->deadline()), rendezvous_(std::move(rendezvous)) {}
+  LocalExchange(int rank, int size, std::shared_ptr<Rendezvous> rendezvous, at::Device device)
+      : Exchange(rank, size, rendezvous->deadline(), device), rendezvous_(std::move(rendezvous)) {}
 
   std::string describe() const override { return "local"; }
   std::string failure() const override { return rendezvous_->failure(); }
@@ -28,7 +31,13 @@ class LocalExchange final : public Exchange {
     return meeting_->started;
   }
   bool finish() override {
-    transfer(meeting_->parts, rank());
+    if (device().is_cpu()) {
+      transfer(meeting_->parts, rank());
+    } else {
+      device_transfer(meeting_->parts, rank());
+      // The other ranks may let go of their inputs once this one has said that it is done.
+      Event::record(c10::impl::VirtualGuardImpl(device().type()).getStream(device())).synchronize();
+    }
     rendezvous_->finish_transfer(*meeting_, rank());
     return true;
   }
@@ -49,9 +58,9 @@ std::vector<std::unique_ptr<Group>> make_local_groups(int ranks, LocalOptions op
   const auto rendezvous = std::make_shared<Rendezvous>(ranks, checked_deadline(options.deadline));
   std::vector<std::unique_ptr<Group>> groups;
   for (int rank = 0; rank < ranks; ++rank) {
-    groups.push_back(
-        std::make_unique<QueuedGroup>(std::make_shared<LocalExchange>(rank, ranks, rendezvous),
-                                      QueuedGroupOptions{.pin_thread = options.pin_threads}));
+    groups.push_back(std::make_unique<QueuedGroup>(
+        std::make_shared<LocalExchange>(rank, ranks, rendezvous, options.device),
+        QueuedGroupOptions{.pin_thread = options.pin_threads}));
   }
   return groups;
 }

@@ -14,6 +14,8 @@ struct LocalOptions {
   // Keeps the communication thread of rank r on usable core r (round-robin), where a compute thread
   // pinned by run_ranks also runs: copies then cost their own rank's time.
   bool pin_threads = false;
+  // Where tensors lie: the CPU, or one GPU that all ranks share, each with streams of its own.
+  at::Device device = at::kCPU;
 };
 
 // A group whose ranks are threads of this process and whose tensors lie in its memory; element r is

@@ -9,7 +9,10 @@
 namespace farskip {
 
 QueuedGroup::QueuedGroup(std::shared_ptr<Exchange> exchange, QueuedGroupOptions options)
-    : exchange_(std::move(exchange)), thread_([this, pin = options.pin_thread] { run(pin); }) {}
+    : exchange_(std::move(exchange)),
+      device_(exchange_->device().is_cpu() ? nullptr
+                                           : std::make_shared<DeviceSide>(exchange_->device())),
+      thread_([this, pin = options.pin_thread] { run(pin); }) {}
 
 QueuedGroup::~QueuedGroup() {
   {
@@ -27,7 +30,7 @@ Work QueuedGroup::post(Collective collective) {
   // Lazily copied memory becomes this tensor's own here, on the thread that owns the tensor.
   if (collective.out.defined()) collective.out.mutable_data_ptr();
   const std::lock_guard lock(mutex_);
-  auto work = std::make_shared<QueuedWork>(exchange_, std::move(collective), posted_);
+  auto work = std::make_shared<QueuedWork>(exchange_, device_, std::move(collective), posted_);
   queue_.push_back(work);
   ++posted_;
   changed_.notify_all();
@@ -83,6 +86,27 @@ void QueuedGroup::carry_out(QueuedWork& work) {
     ++settled_;
   }
   work.fail(exchange_->failure());
+  if (device_) device_->release_all();
+}
+
+c10::Stream QueuedGroup::stream() const { return device_ ? device_->stream() : Group::stream(); }
+
+c10::OptionalStreamGuard QueuedGroup::use_own_stream() const {
+  return device_ ? c10::OptionalStreamGuard(device_->stream()) : c10::OptionalStreamGuard();
+}
+
+Event QueuedGroup::mark() const {
+  return device_ ? Event::record(device_->stream(), /*timed=*/true) : Event();
+}
+
+bool QueuedGroup::await_input(const QueuedWork& work) {
+  const Collective& part = work.collective();
+  const Clock::time_point begin = Clock::now();
+  return DeviceSide::await(part.ready, [&] {
+    const Clock::duration elapsed = Clock::now() - begin;
+    if (elapsed > exchange_->deadline()) exchange_->give_up(part, work.index(), elapsed);
+    return !exchange_->failure().empty();
+  });
 }
 
 std::optional<Clock::time_point> QueuedGroup::delay_entry(const QueuedWork& work) {
@@ -111,10 +135,16 @@ bool QueuedGroup::complete(QueuedWork& work) {
   ask_for_precision();
   const Collective& part = work.collective();
   const CollectiveBytes bytes = count_bytes(part);
-  const std::optional<Clock::time_point> entry = delay_entry(work);
+  if (!await_input(work)) return false;
+  std::optional<Clock::time_point> entry = delay_entry(work);
   if (!entry) return false;
+  // On a device a rank enters when its input is there, not when it was posted.
+  if (device_) entry = Clock::now();
   const auto started = exchange_->enter(part, work.index(), *entry);
-  if (!started || !exchange_->finish()) return false;
+  if (!started) return false;
+  const auto guard = use_own_stream();
+  const Event begun = mark();
+  if (!exchange_->finish()) return false;
 
   const Clock::time_point transferred = Clock::now();
   const Passage passage{.index = work.index(),
@@ -134,7 +164,9 @@ bool QueuedGroup::complete(QueuedWork& work) {
   for (const auto& hook : hooks_) hook->completed(passage, due, finished);
   count(passage);
   work.complete(
-      {.posted = work.posted(), .started = passage.started, .finished = finished + hidden});
+      {.posted = work.posted(), .started = passage.started, .finished = finished + hidden}, begun,
+      mark());
+  if (device_) device_->release(work.index());
   return true;
 }
 

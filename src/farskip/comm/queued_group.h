@@ -1,5 +1,7 @@
 #pragma once
 
+#include <c10/core/StreamGuard.h>
+
 #include <condition_variable>
 #include <deque>
 #include <memory>
@@ -9,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "farskip/comm/device_side.h"
 #include "farskip/comm/exchange.h"
 #include "farskip/comm/hook.h"
 #include "farskip/comm/queued_work.h"
@@ -20,8 +23,10 @@ struct QueuedGroupOptions {
   bool pin_thread = false;
 };
 
-// A group on the host whose communication thread carries out posted collectives one after the
-// other: what the local and mpi backends share. How ranks meet and bytes move is the exchange's.
+// A group whose communication thread carries out posted collectives one after the
+// other: what the local, mpi and loopback backends share. How ranks meet and bytes move is the
+// exchange's. On a device the thread waits for a collective's input to be ready, so that the host
+// need not, and streams wait at a gate that it opens when the collective is over.
 //
 // A rank enters a collective once it has posted it and its previous one is complete, on an emulated
 // link: is due. (A link's lateness is not passed on to the next collective, which may thus start a
@@ -33,6 +38,8 @@ class QueuedGroup final : public HookableGroup {
 
   int rank() const override { return exchange_->rank(); }
   int size() const override { return exchange_->size(); }
+  at::Device device() const override { return exchange_->device(); }
+  c10::Stream stream() const override;
 
   void abort(const CommError& error) noexcept override { exchange_->fail(error.what()); }
   Traffic traffic() const override;
@@ -50,10 +57,14 @@ class QueuedGroup final : public HookableGroup {
   bool complete(QueuedWork& work);  // false: the group has failed
   // When this rank enters, having waited for that; nothing: the group has failed.
   std::optional<Clock::time_point> delay_entry(const QueuedWork& work);
+  bool await_input(const QueuedWork& work);  // false: the group has failed
+  c10::OptionalStreamGuard use_own_stream() const;
+  Event mark() const;
   void ask_for_precision();
   void count(const Passage& passage);
 
   const std::shared_ptr<Exchange> exchange_;
+  const std::shared_ptr<DeviceSide> device_;  // null on a CPU
   std::vector<std::shared_ptr<Hook>> hooks_;  // fixed once a collective was posted
   bool precise_ = false;                      // communication thread: priority was asked for
   Clock::time_point free_at_{};               // communication thread: when it may enter again

@@ -4,8 +4,10 @@
 
 namespace farskip {
 
-QueuedWork::QueuedWork(std::shared_ptr<Exchange> exchange, Collective collective, int64_t index)
+QueuedWork::QueuedWork(std::shared_ptr<Exchange> exchange, std::shared_ptr<const DeviceSide> device,
+                       Collective collective, int64_t index)
     : exchange_(std::move(exchange)),
+      device_(std::move(device)),
       collective_(std::move(collective)),
       index_(index),
       posted_(Clock::now()) {}
@@ -15,10 +17,12 @@ void QueuedWork::let_tensors_go() {
   collective_.in.reset();
 }
 
-void QueuedWork::complete(const WorkTimes& times) {
+void QueuedWork::complete(const WorkTimes& times, Event begun, Event ended) {
   let_tensors_go();
   const std::lock_guard lock(mutex_);
   times_ = times;
+  begun_ = std::move(begun);
+  ended_ = std::move(ended);
   settled_.notify_all();
 }
 
@@ -61,6 +65,19 @@ void QueuedWork::synchronize() {
   const Clock::time_point finished = times_->finished;
   lock.unlock();
   std::this_thread::sleep_until(finished);
+}
+
+void QueuedWork::wait(const c10::Stream& stream) {
+  if (!device_) return synchronize();
+  if (const std::exception_ptr failed = error()) std::rethrow_exception(failed);
+  device_->hold(stream, index_);
+}
+
+std::optional<DeviceTimes> QueuedWork::device_times(const Event& origin) const {
+  const std::lock_guard lock(mutex_);
+  if (!ended_.valid()) return std::nullopt;
+  ended_.synchronize();
+  return DeviceTimes{begun_.seconds_since(origin), ended_.seconds_since(origin)};
 }
 
 WorkTimes QueuedWork::times() const {

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "farskip/comm/collective.h"
+#include "farskip/comm/device_side.h"
 #include "farskip/comm/exchange.h"
 
 namespace farskip {
@@ -17,20 +18,25 @@ namespace farskip {
 // complete or fail, exactly one of which it calls once.
 class QueuedWork final : public Work::State {
  public:
-  QueuedWork(std::shared_ptr<Exchange> exchange, Collective collective, int64_t index);
+  // `device`: of a group on a device, else null.
+  QueuedWork(std::shared_ptr<Exchange> exchange, std::shared_ptr<const DeviceSide> device,
+             Collective collective, int64_t index);
 
   const Collective& collective() const { return collective_; }
   int64_t index() const { return index_; }
   Clock::time_point posted() const { return posted_; }
 
-  // The Work looks unfinished until times.finished, which may lie ahead. Lets the tensors go.
-  void complete(const WorkTimes& times);
+  // The Work looks unfinished until times.finished, which may lie ahead. Lets the tensors go. On a
+  // device: the events between which the bytes moved.
+  void complete(const WorkTimes& times, Event begun = {}, Event ended = {});
   void fail(const std::string& reason);
 
   bool done() const override;
   std::exception_ptr error() const override;
   void synchronize() override;
+  void wait(const c10::Stream& stream) override;
   WorkTimes times() const override;
+  std::optional<DeviceTimes> device_times(const Event& origin) const override;
 
  private:
   void let_tensors_go();
@@ -38,6 +44,7 @@ class QueuedWork final : public Work::State {
   bool wait_settled(Clock::time_point limit);
 
   const std::shared_ptr<Exchange> exchange_;
+  const std::shared_ptr<const DeviceSide> device_;
   Collective collective_;
   const int64_t index_;
   const Clock::time_point posted_;
@@ -45,6 +52,7 @@ class QueuedWork final : public Work::State {
   mutable std::mutex mutex_;
   std::condition_variable settled_;
   std::optional<WorkTimes> times_;
+  Event begun_, ended_;
   // Text, from which each caller gets an error of its own: exceptions share their text by a count
   // that the thread sanitizer does not see.
   std::optional<std::string> failure_;

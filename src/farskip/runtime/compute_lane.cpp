@@ -9,8 +9,7 @@ namespace {
 
 c10::Stream stream_of(at::Device device, bool high_priority) {
   if (device.is_cpu()) return c10::Stream(c10::Stream::DEFAULT, device);
-  return c10::impl::VirtualGuardImpl(device.type())
-      .getStreamFromGlobalPool(device, high_priority);
+  return c10::impl::VirtualGuardImpl(device.type()).getStreamFromGlobalPool(device, high_priority);
 }
 
 }  // namespace

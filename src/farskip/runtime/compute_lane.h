@@ -43,7 +43,8 @@ class ComputeLane {
   c10::Stream stream_, copy_stream_;
 };
 
-// A copy in host memory of what is on a device, queued on the current stream: complete once that is.
+// A copy in host memory of what is on a device, queued on the current stream: complete once that
+// is.
 at::Tensor queue_copy_to_host(const at::Tensor& tensor);
 
 }  // namespace farskip
