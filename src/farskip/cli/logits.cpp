@@ -4,15 +4,14 @@
 #include <filesystem>
 #include <iostream>
 #include <memory>
-#include <numeric>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "farskip/base/error.h"
 #include "farskip/cli/commands.h"
+#include "farskip/cli/transport.h"
 #include "farskip/comm/chaos.h"
-#include "farskip/comm/local.h"
 #include "farskip/io/checkpoint.h"
 #include "farskip/io/safetensors.h"
 #include "farskip/io/tokens.h"
@@ -23,40 +22,34 @@ namespace {
 
 struct LogitsOptions {
   std::string checkpoint, tokens, output;
-  int ranks = 1;
   std::string connectivity = "standard";
   StepForm form;
-  std::string dtype = "float32", transport = "local";
+  std::string dtype = "float32";
   std::optional<uint64_t> chaos;
-  double deadline = 60;
+  TransportOptions transport;
 };
 
-Session make_session(const LogitsOptions& options, const Checkpoint& checkpoint) {
+Session make_session(const LogitsOptions& options, const Checkpoint& checkpoint, Ranks& ranks) {
   const ModelConfig& model = checkpoint.config();
-  const Placement placement = Placement::contiguous(model.router.experts, options.ranks);
-  std::vector<int> ranks(options.ranks);
-  std::iota(ranks.begin(), ranks.end(), 0);
-  auto groups = make_local_groups(options.ranks,
-                                  {.deadline = std::chrono::duration<double>(options.deadline)});
-  if (options.chaos) groups = make_chaos(std::move(groups), *options.chaos);
-  return Session(model, placement,
-                 load_weights(checkpoint, model, placement, ranks, options.form.dtype),
-                 std::move(groups));
+  const Placement placement = Placement::contiguous(model.router.experts, ranks.size);
+  std::vector<Weights> weights =
+      load_weights(checkpoint, model, placement, ranks.here, options.form.dtype);
+  if (options.chaos) ranks.groups = make_chaos(std::move(ranks.groups), *options.chaos);
+  return Session(model, placement, std::move(weights), std::move(ranks.groups));
 }
 
 // A rewrite that does not fit the model is a wrong flag here.
-PlannedStep plan(const LogitsOptions& options, const ModelConfig& model, const TokenBatch& tokens) {
+PlannedStep plan(const LogitsOptions& options, const ModelConfig& model, int ranks,
+                 const TokenBatch& tokens) {
   const Connectivity connectivity = Connectivity::load(options.connectivity, model.layers);
   try {
-    return plan_step(model, connectivity, options.ranks, tokens.lengths, options.form);
+    return plan_step(model, connectivity, ranks, tokens.lengths, options.form);
   } catch (const GraphError& error) {
     throw UsageError(error.what());
   }
 }
 
-void run(LogitsOptions options) {
-  at::set_num_threads(1);
-  options.form.dtype = options.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
+void run(const LogitsOptions& options, Ranks& ranks) {
   const Checkpoint checkpoint(options.checkpoint);
   const ModelConfig& model = checkpoint.config();
   if (!model.executable()) {
@@ -65,16 +58,18 @@ void run(LogitsOptions options) {
         {.where = model.name, .expected = {}, .found = model.why_not_executable(), .hint = {}});
   }
   const TokenBatch tokens = read_tokens(options.tokens, model.vocabulary);
-  const PlannedStep step = plan(options, model, tokens);
-  Session session = make_session(options, checkpoint);
+  const PlannedStep step = plan(options, model, ranks.size, tokens);
+  Session session = make_session(options, checkpoint, ranks);
   const ForwardResult result = session.run(step, tokens, {.chaos_seed = options.chaos});
-  const at::Tensor logits = pad_sequences(result.logits(), tokens.lengths, tokens.width);
+  const at::Tensor flat = session.gather_logits(result);
+  if (!ranks.first()) return;
+  const at::Tensor logits = pad_sequences(flat, tokens.lengths, tokens.width);
   const NamedTensor named{"logits", logits};
   write_safetensors(options.output, std::span(&named, 1));
   std::cerr << options.output << ": logits " << tokens.batch() << " x " << tokens.width << " x "
             << model.vocabulary << " of " << model.name << ", " << step.graph.description() << ", "
-            << step.schedule.name << ", " << options.ranks
-            << (options.ranks == 1 ? " rank\n" : " ranks\n");
+            << step.schedule.name << ", " << ranks.size
+            << (ranks.size == 1 ? " rank\n" : " ranks\n");
 }
 
 void add_form_options(CLI::App& command, LogitsOptions& options) {
@@ -100,20 +95,6 @@ void add_form_options(CLI::App& command, LogitsOptions& options) {
       ->check(CLI::IsMember({"float32", "bfloat16"}));
 }
 
-void add_rank_options(CLI::App& command, LogitsOptions& options) {
-  command.add_option("--ranks", options.ranks, "thread ranks that share the experts")
-      ->capture_default_str()
-      ->check(CLI::Range(1, 256));
-  command.add_option("--transport", options.transport, "how ranks communicate")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"local"}));
-  command.add_option("--chaos", options.chaos,
-                     "delay computation and communication at random, from this seed");
-  command.add_option("--deadline", options.deadline, "longest wait for another rank, in seconds")
-      ->capture_default_str()
-      ->check(CLI::Range(1e-3, 1e7));
-}
-
 }  // namespace
 
 void add_logits_command(CLI::App& app) {
@@ -131,9 +112,15 @@ void add_logits_command(CLI::App& app) {
                    "safetensors file for logits float32 [batch, length, vocabulary], zeros behind "
                    "a row's length")
       ->required();
-  add_rank_options(*command, *options);
+  add_transport_options(*command, options->transport, 256);
+  command->add_option("--chaos", options->chaos,
+                      "delay computation and communication at random, from this seed");
   add_form_options(*command, *options);
-  command->callback([options] { run(*options); });
+  command->callback([options] {
+    at::set_num_threads(1);
+    options->form.dtype = options->dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
+    with_ranks(options->transport, [&](Ranks& ranks) { run(*options, ranks); });
+  });
 }
 
 }  // namespace farskip

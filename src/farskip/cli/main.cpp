@@ -1,21 +1,18 @@
 #include <CLI/CLI.hpp>
 #include <exception>
-#include <iostream>
 
-#include "farskip/base/error.h"
 #include "farskip/cli/commands.h"
-#include "farskip/version.h"
 
 namespace {
 
-constexpr int failed = 1, misused = 2;
+constexpr int misused = 2;
 
 int run(int argc, char** argv) {
   CLI::App app{
       "farskip: Mixture-of-Experts models without the waiting.\n"
       "Sees what overlap would buy (plan), shows it happen (bench), runs a checkpoint\n"
       "blocking or overlapped with identical bits (logits)."};
-  app.set_version_flag("--version", "farskip " + std::string(farskip::version));
+  app.set_version_flag("--version", farskip::version_text);
   app.require_subcommand(1);
   app.get_formatter()->column_width(38);
   farskip::add_inspect_command(app);
@@ -35,11 +32,9 @@ int run(int argc, char** argv) {
 int main(int argc, char** argv) {
   try {
     return run(argc, argv);
-  } catch (const farskip::UsageError& error) {
-    std::cerr << "farskip: " << error.what() << '\n';
-    return misused;
+  } catch (const farskip::Reported& reported) {
+    return reported.status;
   } catch (const std::exception& error) {
-    std::cerr << "farskip: " << error.what() << '\n';
-    return failed;
+    return farskip::report(error);
   }
 }

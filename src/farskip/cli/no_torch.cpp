@@ -2,6 +2,7 @@
 
 #include "farskip/base/error.h"
 #include "farskip/cli/commands.h"
+#include "farskip/version.h"
 
 namespace farskip {
 namespace {
@@ -16,6 +17,10 @@ void add_unavailable(CLI::App& app, const char* name, const char* about) {
 }
 
 }  // namespace
+
+std::string version_text() {
+  return "farskip " + std::string(version) + "\ntorch: not in this build\n";
+}
 
 void add_logits_command(CLI::App& app) {
   add_unavailable(app, "logits", "Logits of a checkpoint (needs libtorch)");

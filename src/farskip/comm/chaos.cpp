@@ -45,9 +45,9 @@ class Chaos final : public Hook {
   const ChaosOptions options_;
 };
 
-void check_target(const std::optional<ChaosTarget>& target, size_t ranks) {
+void check_target(const std::optional<ChaosTarget>& target, int ranks) {
   if (!target) return;
-  if (target->rank < 0 || static_cast<size_t>(target->rank) >= ranks || target->collective < 0) {
+  if (target->rank < 0 || target->rank >= ranks || target->collective < 0) {
     throw UsageError("chaos has no such target",
                      {.expected = "a rank below " + std::to_string(ranks) + ", a collective from 0",
                       .found = "rank " + std::to_string(target->rank) + ", collective " +
@@ -64,8 +64,8 @@ std::vector<std::unique_ptr<Group>> make_chaos(std::vector<std::unique_ptr<Group
                                            .found = std::to_string(options.max_delay_seconds)});
   }
   const std::vector<HookableGroup*> groups = hookable(inner, "chaos");
-  check_target(options.fail, groups.size());
-  check_target(options.stall, groups.size());
+  check_target(options.fail, groups.front()->size());
+  check_target(options.stall, groups.front()->size());
   for (HookableGroup* group : groups) {
     group->add_hook(std::make_shared<Chaos>(group->rank(), seed, options));
   }

@@ -119,11 +119,12 @@ MpiProcess::~MpiProcess() {
   const bool broken = job_->failed() || std::uncaught_exceptions() > exceptions_;
   const bool together =
       job_->farewell(broken ? std::min(kMoment, job_->deadline()) : job_->deadline());
-  if (!together || job_->failed() || !job_->end(job_->deadline())) job_->abort();
+  if (!together || job_->failed() || !job_->end(job_->deadline())) job_->abort(exit_code_);
 }
 
 int MpiProcess::rank() const { return job_->rank(); }
 int MpiProcess::size() const { return job_->size(); }
+void MpiProcess::fail_with(int exit_code) { exit_code_ = exit_code; }
 
 std::unique_ptr<Group> make_mpi_group(const MpiProcess& process, const MpiOptions& options) {
   const Clock::duration deadline = checked_deadline(options.deadline);

@@ -29,19 +29,23 @@ class MpiProcess {
   // Waits for the other processes to get here, at most for the deadline: an error that is to be
   // read must have been printed by now. Then ends MPI in order; or, if a group has failed or a
   // process stays away (2 s are enough where an error is on its way), ends the whole job by
-  // MPI_Abort with exit code 1, this process included. So nothing is left behind and nothing hangs.
+  // MPI_Abort, this process included, with exit code 1 or what fail_with said. So nothing is left
+  // behind and nothing hangs.
   ~MpiProcess();
   MpiProcess(const MpiProcess&) = delete;
   MpiProcess& operator=(const MpiProcess&) = delete;
 
   int rank() const;
   int size() const;
+  // The exit code of the job, should it have to be aborted. 1 to 255.
+  void fail_with(int exit_code);
 
  private:
   friend std::unique_ptr<Group> make_mpi_group(const MpiProcess& process,
                                                const struct MpiOptions& options);
   std::shared_ptr<MpiJob> job_;
   int exceptions_ = 0;  // under way when this was made
+  int exit_code_ = 1;
 };
 
 struct MpiOptions {

@@ -106,8 +106,8 @@ bool MpiJob::end(Clock::duration limit) noexcept {
   return ended.wait_for(limit) == std::future_status::ready;
 }
 
-void MpiJob::abort() noexcept {
-  MPI_Abort(MPI_COMM_WORLD, 1);
+void MpiJob::abort(int exit_code) noexcept {
+  MPI_Abort(MPI_COMM_WORLD, exit_code);
   std::abort();  // not reached: MPI_Abort does not return
 }
 

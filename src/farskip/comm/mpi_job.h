@@ -54,7 +54,7 @@ class MpiJob {
   // Ends MPI in order; false if that took longer than `limit`.
   bool end(Clock::duration limit) noexcept;
   // Ends all processes of the job, this one included.
-  [[noreturn]] void abort() noexcept;
+  [[noreturn]] void abort(int exit_code) noexcept;
 
  private:
   // Lives on the thread that MPI calls its main thread: one that nothing else waits for without a

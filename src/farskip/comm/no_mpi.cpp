@@ -21,6 +21,7 @@ MpiProcess::MpiProcess(std::chrono::duration<double>) { refuse(); }
 MpiProcess::~MpiProcess() = default;
 int MpiProcess::rank() const { refuse(); }
 int MpiProcess::size() const { refuse(); }
+void MpiProcess::fail_with(int) { refuse(); }
 
 std::unique_ptr<Group> make_mpi_group(const MpiProcess&, const MpiOptions&) { refuse(); }
 

@@ -1,6 +1,8 @@
 #include "farskip/runtime/session.h"
 
 #include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
@@ -12,11 +14,12 @@
 #include "farskip/comm/ranks.h"
 #include "farskip/nn/rope.h"
 #include "farskip/runtime/kernels.h"
+#include "farskip/runtime/same_work.h"
 
 namespace farskip {
 namespace {
 
-constexpr Tag start_tag = -1;
+constexpr Tag start_tag = -1, gather_tag = -2;
 
 int64_t tokens_before(const TokenBatch& tokens, int64_t sequence) {
   return std::accumulate(tokens.lengths.begin(), tokens.lengths.begin() + sequence, int64_t{0});
@@ -36,6 +39,24 @@ RoutingRecord merge(const std::vector<RoutingRecord>& records) {
     whole[layer] = {at::cat(parts), at::cat(weights[layer])};
   }
   return whole;
+}
+
+// Every rank's rows, one below the other, on rank 0; undefined on the others.
+at::Tensor gather_rows(Group& group, const at::Tensor& rows) {
+  const size_t ranks = static_cast<size_t>(group.size());
+  const at::Tensor count = at::full({1}, rows.size(0), at::kLong);
+  const at::Tensor counts = at::empty({group.size()}, at::kLong);
+  group.all_gather(counts, count, gather_tag).synchronize();
+  std::vector<int64_t> in_rows(ranks, 0), out_rows(ranks, 0);
+  in_rows[0] = rows.size(0);
+  if (group.rank() == 0) {
+    const int64_t* const each = counts.const_data_ptr<int64_t>();
+    out_rows.assign(each, each + ranks);
+  }
+  const int64_t total = std::accumulate(out_rows.begin(), out_rows.end(), int64_t{0});
+  const at::Tensor all = at::empty({total, rows.size(1)}, rows.options());
+  group.all_to_all(all, rows, out_rows, in_rows, gather_tag).synchronize();
+  return group.rank() == 0 ? all : at::Tensor();
 }
 
 // What one rank does in Session::run.
@@ -112,12 +133,25 @@ Session::Session(ModelConfig model, Placement placement, std::vector<Weights> we
       placement_(std::move(placement)),
       weights_(std::move(weights)),
       groups_(std::move(groups)) {
-  const size_t ranks = static_cast<size_t>(placement_.ranks());
-  if (weights_.size() == ranks && groups_.size() == ranks) return;
-  throw UsageError("weights, groups and placement are not of the same ranks",
-                   {.expected = std::to_string(ranks) + " of each",
-                    .found = std::to_string(weights_.size()) + " weights, " +
-                             std::to_string(groups_.size()) + " groups"});
+  int before = -1;
+  bool fits = !groups_.empty() && weights_.size() == groups_.size();
+  for (const auto& group : groups_) {
+    fits = fits && group && group->size() == placement_.ranks() && group->rank() > before;
+    if (fits) before = group->rank();
+  }
+  if (fits) return;
+  throw UsageError(
+      "weights, groups and placement are not of the same ranks",
+      {.expected = "ascending ranks of " + std::to_string(placement_.ranks()),
+       .found =
+           std::to_string(weights_.size()) + " weights, " + std::to_string(groups_.size()) +
+           " groups" +
+           (groups_.empty() || !groups_[0] ? "" : " of " + std::to_string(groups_[0]->size()))});
+}
+
+size_t Session::index_of(const Group& group) const {
+  return static_cast<size_t>(std::ranges::find(groups_, &group, &std::unique_ptr<Group>::get) -
+                             groups_.begin());
 }
 
 ForwardResult Session::run(const PlannedStep& step, const TokenBatch& tokens, RunOptions options) {
@@ -132,21 +166,23 @@ std::vector<std::vector<ForwardResult>> Session::run(std::span<const PlannedStep
   const std::vector<Range> shares = distribute(tokens.batch(), ranks());
   const KernelTable kernels = forward_kernels();
   std::vector<std::vector<ForwardResult>> results(rounds, std::vector<ForwardResult>(steps.size()));
-  std::vector<RoutingRecord> no_records(ranks());
+  std::vector<RoutingRecord> no_records(groups_.size());
   std::vector<std::vector<std::vector<RoutingRecord>>> records(
       rounds, std::vector<std::vector<RoutingRecord>>(steps.size(), no_records));
   for (auto& round : results) {
-    for (ForwardResult& result : round) result.ranks.resize(ranks());
+    for (ForwardResult& result : round) result.ranks.resize(groups_.size());
   }
   auto run_rank = [&](Group& group) {
     const int rank = group.rank();
+    const size_t index = index_of(group);
+    if (is_distributed()) require_same_work(group, model_, steps, tokens, rounds);
     const Batch batch = batch_of(tokens, shares[rank]);
-    RankRun run(model_, placement_, weights_[rank], kernels, group, options,
+    RankRun run(model_, placement_, weights_[index], kernels, group, options,
                 tokens_before(tokens, shares[rank].first));
     for (const PlannedStep* step : steps) run.add(*step);
     for (size_t round = 0; round < rounds; ++round) {
       for (size_t i = 0; i < steps.size(); ++i) {
-        results[round][i].ranks[rank] = run.run(i, batch, records[round][i][rank]);
+        results[round][i].ranks[index] = run.run(i, batch, records[round][i][index]);
       }
     }
   };
@@ -157,6 +193,15 @@ std::vector<std::vector<ForwardResult>> Session::run(std::span<const PlannedStep
     }
   }
   return results;
+}
+
+at::Tensor Session::gather_logits(const ForwardResult& result) {
+  at::Tensor all;
+  run_ranks(groups_, [&](Group& group) {
+    const at::Tensor gathered = gather_rows(group, at::cat(result.ranks[index_of(group)].outputs));
+    if (group.rank() == 0) all = gathered;
+  });
+  return all;
 }
 
 at::Tensor pad_sequences(const at::Tensor& flat, std::span<const int64_t> lengths, int64_t width) {

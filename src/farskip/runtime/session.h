@@ -32,21 +32,24 @@ struct RunOptions {
   bool pin_threads = false;
 };
 
-// One step of all ranks.
+// One step, as the ranks of this process saw it. Where all ranks live in one process, that is all
+// of it.
 struct ForwardResult {
-  std::vector<StepResult> ranks;
-  RoutingRecord routing;  // of the whole batch in order, if it was recorded
+  std::vector<StepResult> ranks;  // of Session::groups()
+  RoutingRecord routing;          // of these ranks' sequences in order, if it was recorded
 
-  // fp32 [tokens of the whole batch, vocabulary], or [sequences, vocabulary] for a head on last
-  // rows only.
+  // Of these ranks' sequences: fp32 [tokens, vocabulary], or [sequences, vocabulary] for a head on
+  // last rows only.
   at::Tensor logits() const;
 };
 
-// A model spread over thread ranks: weights and groups, and steps run on them. One thread.
+// A model spread over ranks, of which this process holds some or all: their weights and groups, and
+// steps run on them, each rank on a thread of its own. Where ranks live in several processes, every
+// process makes the same calls with the same arguments. One thread.
 class Session {
  public:
-  // weights[r] and groups[r] are those of rank r. Throws UsageError if there are not as many of
-  // both as the placement has ranks.
+  // weights[i] are those of the rank of groups[i], ascending. Throws UsageError if there is not one
+  // of each, or the groups are not of as many ranks as the placement.
   Session(ModelConfig model, Placement placement, std::vector<Weights> weights,
           std::vector<std::unique_ptr<Group>> groups);
 
@@ -54,16 +57,25 @@ class Session {
   const Placement& placement() const { return placement_; }
   int ranks() const { return placement_.ranks(); }
   const std::vector<std::unique_ptr<Group>>& groups() const { return groups_; }
+  // Whether other processes hold some of the ranks.
+  bool is_distributed() const { return groups_.size() < static_cast<size_t>(ranks()); }
 
-  // Runs one step on a batch that is shared out by `distribute`.
+  // Runs one step on a batch that is shared out by `distribute`: all of it is passed everywhere.
   ForwardResult run(const PlannedStep& step, const TokenBatch& tokens, RunOptions options = {});
   // Runs every step once a round, in turn, so that what is compared sees the same machine; ranks
   // start each together. result[round][step]. Throws what Executor throws; of several ranks the
-  // error that came first. A group that failed stays failed, and with it the session.
+  // error that came first; CommError if processes do not agree on what to run. A group that failed
+  // stays failed, and with it the session.
   std::vector<std::vector<ForwardResult>> run(std::span<const PlannedStep* const> steps,
                                               const TokenBatch& tokens, RunOptions options = {});
 
+  // The logits of the whole batch, in order, on the process that holds rank 0; undefined elsewhere.
+  // Collective. Throws CommError.
+  at::Tensor gather_logits(const ForwardResult& result);
+
  private:
+  size_t index_of(const Group& group) const;
+
   ModelConfig model_;
   Placement placement_;
   std::vector<Weights> weights_;
