@@ -18,6 +18,7 @@ readonly packages=(
   g++ cmake ninja-build pkg-config python3-venv
   clang 'libclang-rt-dev|libclang-rt-[0-9]*-dev' clang-format
   libcli11-dev nlohmann-json3-dev libgtest-dev libgmock-dev libbenchmark-dev
+  libopenmpi-dev openmpi-bin
 )
 
 missing_packages() {

@@ -19,7 +19,7 @@ struct Reported {
 // the process is to end with: 2 for wrong usage, else 1.
 int report(const std::exception& error, std::optional<int> rank = {});
 
-// What this build is made of, one line each: version, libraries, transports. Ends with a newline.
+// What this build is made of, one line each: version, libraries, transports.
 std::string version_text();
 
 // Each adds one subcommand with its options to the application; its callback does the work and

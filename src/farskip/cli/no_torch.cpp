@@ -19,7 +19,7 @@ void add_unavailable(CLI::App& app, const char* name, const char* about) {
 }  // namespace
 
 std::string version_text() {
-  return "farskip " + std::string(version) + "\ntorch: not in this build\n";
+  return "farskip " + std::string(version) + "\ntorch: not in this build";
 }
 
 void add_logits_command(CLI::App& app) {

@@ -11,7 +11,7 @@ namespace farskip {
 std::string version_text() {
   std::string text = "farskip " + std::string(version) + "\n";
   text += std::string("torch ") + TORCH_VERSION + (at::hasCUDA() ? " (CUDA)\n" : " (CPU)\n");
-  text += "mpi: " + (mpi_is_available() ? mpi_version() : "not in this build") + "\n";
+  text += "mpi: " + (mpi_is_available() ? mpi_version() : "not in this build");
   return text;
 }
 

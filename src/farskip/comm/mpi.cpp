@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <exception>
 #include <optional>
+#include <thread>
 
 #include "farskip/comm/agreement.h"
 #include "farskip/comm/mpi_exchange.h"
@@ -119,7 +120,10 @@ MpiProcess::~MpiProcess() {
   const bool broken = job_->failed() || std::uncaught_exceptions() > exceptions_;
   const bool together =
       job_->farewell(broken ? std::min(kMoment, job_->deadline()) : job_->deadline());
-  if (!together || job_->failed() || !job_->end(job_->deadline())) job_->abort(exit_code_);
+  if (together && !job_->failed() && job_->end(job_->deadline())) return;
+  // One call ends all; several only multiply mpirun's messages.
+  if (together && job_->rank() != 0) std::this_thread::sleep_for(kMoment);
+  job_->abort(exit_code_);
 }
 
 int MpiProcess::rank() const { return job_->rank(); }

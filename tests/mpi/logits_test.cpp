@@ -1,0 +1,118 @@
+#include <ATen/ops/equal.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+
+#include "farskip/io/safetensors.h"
+#include "launch.h"
+
+namespace farskip {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using testing::JobResult;
+using Words = std::vector<std::string>;
+
+constexpr std::chrono::seconds kLimit(60);
+const std::string fixtures = std::string(FARSKIP_SOURCE_DIR) + "/tests/fixtures/";
+
+class MpiLogits : public ::testing::Test {
+ protected:
+  void SetUp() override { fs::create_directories(folder_); }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  std::string path(const std::string& name) const { return (folder_ / name).string(); }
+
+  // The words of one command over mpi.
+  Words logits(const std::string& family, const Words& more) const {
+    Words words = {FARSKIP_BINARY, "logits",   fixtures + family,      "--transport",
+                   "mpi",          "--output", path("mpi.safetensors")};
+    words.insert(words.end(), more.begin(), more.end());
+    return words;
+  }
+  Words golden(const std::string& family) const {
+    return {"--tokens", fixtures + family + "/golden.safetensors"};
+  }
+
+  // Every element of `commands` is what one process runs.
+  static JobResult run(const std::vector<Words>& commands) {
+    Words words;
+    for (const Words& command : commands) {
+      if (!words.empty()) words.push_back(":");
+      words.insert(words.end(), {"-n", "1"});
+      words.insert(words.end(), command.begin(), command.end());
+    }
+    const JobResult job = testing::mpirun(words, kLimit);
+    EXPECT_THAT(job.alive, IsEmpty()) << job.output;
+    EXPECT_NE(job.status, -1) << job.output;
+    return job;
+  }
+
+  const fs::path folder_ = fs::temp_directory_path() / ("farskip_mpi_" + std::to_string(getpid()));
+};
+
+Words operator+(Words words, const Words& more) {
+  words.insert(words.end(), more.begin(), more.end());
+  return words;
+}
+
+TEST_F(MpiLogits, AreTheBitsOfLocalRanks) {
+  const Words form = {"--connectivity", "farskip", "--expert-chunks", "2"};
+  for (const size_t ranks : {2, 4}) {
+    for (const std::string family : {"deepseek_v2", "mixtral"}) {
+      std::string local = std::string(FARSKIP_BINARY) + " logits " + fixtures + family +
+                          " --ranks " + std::to_string(ranks) + " --output " +
+                          path("local.safetensors");
+      for (const std::string& word : golden(family) + form) local += " " + word;
+      ASSERT_EQ(std::system((local + " 2>/dev/null").c_str()), 0);
+      const Words chaos = ranks == 2 ? Words{"--chaos", "3"} : Words{};
+      const JobResult job =
+          run(std::vector<Words>(ranks, logits(family, golden(family) + form + chaos)));
+      ASSERT_EQ(job.status, 0) << job.output;
+      const SafetensorsFile a(path("local.safetensors")), b(path("mpi.safetensors"));
+      EXPECT_TRUE(at::equal(a.view("logits"), b.view("logits"))) << family << " " << ranks;
+      fs::remove(path("mpi.safetensors"));
+    }
+  }
+}
+
+TEST_F(MpiLogits, RanksIsTheSizeOfTheJob) {
+  const Words command = logits("mixtral", golden("mixtral") + Words{"--ranks", "3"});
+  const JobResult job = run({command, command});
+  EXPECT_EQ(job.status, 2);
+  EXPECT_THAT(job.output,
+              AllOf(HasSubstr("farskip: rank "), HasSubstr("expected 2"), HasSubstr("found 3")));
+  EXPECT_TRUE(fs::is_empty(folder_));
+}
+
+TEST_F(MpiLogits, ProcessesThatAreNotAlikeAreRefused) {
+  const Words plain = logits("mixtral", golden("mixtral"));
+  const auto expect_error = [&](const Words& other, const std::string& part) {
+    const JobResult job = run({plain, other});
+    EXPECT_EQ(job.status, 1);
+    EXPECT_THAT(job.output, AllOf(HasSubstr("farskip: rank 0: "), HasSubstr("farskip: rank 1: "),
+                                  HasSubstr(part)));
+    EXPECT_TRUE(fs::is_empty(folder_));
+  };
+  expect_error(plain + Words{"--connectivity", "farskip"}, "'farskip' on rank 1");
+  expect_error(logits("qwen3_moe", golden("mixtral")), "model: ranks disagree");
+}
+
+// One process fails on its own: the others are told why, and nothing is written.
+TEST_F(MpiLogits, OneBadFileEndsTheJob) {
+  const JobResult job = run({logits("mixtral", golden("mixtral")),
+                             logits("mixtral", {"--tokens", fixtures + "mixtral/config.json"})});
+  EXPECT_EQ(job.status, 1);
+  EXPECT_THAT(job.output, AllOf(HasSubstr("farskip: rank 1: " + fixtures),
+                                HasSubstr("rank 1: a rank stopped with an error")));
+  EXPECT_TRUE(fs::is_empty(folder_));
+}
+
+}  // namespace
+}  // namespace farskip
