@@ -4,6 +4,7 @@
 #include "farskip/cuda/mlp.h"
 #include "farskip/cuda/norm.h"
 #include "farskip/cuda/permutation.h"
+#include "farskip/cuda/rope.h"
 #include "farskip/cuda/routing.h"
 #include "farskip/cuda/stream_gate.h"
 
@@ -84,6 +85,16 @@ void make_plan_out(const PlanOut&, const at::Tensor&, const at::Tensor&) {
 void choose_and_plan_out(const RoutingOut&, const PlanOut&, const RouterRule&, const at::Tensor&,
                          const at::Tensor&, const at::Tensor&) {
   refuse("choose_and_plan_out");
+}
+
+void grouped_rope_(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                   double, const at::Tensor&, const at::Tensor&, bool) {
+  refuse("grouped_rope_");
+}
+
+void latent_rope_out(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                     const at::Tensor&, const at::Tensor&, bool) {
+  refuse("latent_rope_out");
 }
 
 }  // namespace cuda

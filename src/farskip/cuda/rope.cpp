@@ -1,0 +1,120 @@
+#include "farskip/cuda/rope.h"
+
+#include <c10/cuda/CUDAGuard.h>
+
+#include "farskip/base/error.h"
+#include "farskip/cuda/check.h"
+#include "farskip/cuda/rope_kernels.h"
+
+namespace farskip::cuda {
+namespace {
+
+void refuse_size(const char* what, const std::string& expected, int64_t found) {
+  throw UnsupportedError(
+      "there is no kernel for these heads",
+      {.where = what, .expected = expected, .found = std::to_string(found), .hint = {}});
+}
+
+void require_tables(const at::Tensor& cos, const at::Tensor& sin, int64_t tokens) {
+  require_on_gpu(cos, {tokens, -1}, at::kFloat, "rope cos");
+  require_on_gpu(sin, cos.sizes(), at::kFloat, "rope sin");
+  require_contiguous(cos, "rope cos");
+  require_contiguous(sin, "rope sin");
+}
+
+// x [T, heads, size] of one dtype with a dense last dimension.
+void require_heads(const at::Tensor& x, at::IntArrayRef shape, at::ScalarType dtype,
+                   const char* name) {
+  require_on_gpu(x, shape, dtype, name);
+  require_dense_rows(x, name);
+}
+
+Heads heads_of(const at::Tensor& x, const at::Tensor& norm, const char* name) {
+  const bool normed = norm.defined();
+  if (normed) {
+    require_on_gpu(norm, {x.size(2)}, x.scalar_type(), name);
+    require_contiguous(norm, name);
+  }
+  return {.data = x.mutable_data_ptr(),
+          .norm = normed ? norm.const_data_ptr() : nullptr,
+          .token_stride = x.stride(0),
+          .head_stride = x.stride(1),
+          .count = static_cast<int>(x.size(1))};
+}
+
+}  // namespace
+
+void grouped_rope_(const at::Tensor& q, const at::Tensor& k, const at::Tensor& q_norm,
+                   const at::Tensor& k_norm, double eps, const at::Tensor& cos,
+                   const at::Tensor& sin, bool interleaved) {
+  require_on_gpu(q, {-1, -1, -1}, "rope q");
+  const int64_t tokens = q.size(0), size = q.size(2), heads = q.size(1);
+  require_heads(q, {tokens, heads, size}, q.scalar_type(), "rope q");
+  require_heads(k, {tokens, -1, size}, q.scalar_type(), "rope k");
+  require_tables(cos, sin, tokens);
+  if (2 * cos.size(1) > size) {
+    throw Error("rope rotates more dimensions than a head has",
+                {.where = "rope cos",
+                 .expected = "at most " + std::to_string(size / 2) + " pairs",
+                 .found = std::to_string(cos.size(1)),
+                 .hint = {}});
+  }
+  if (size % 2 != 0 || size > max_head_size) {
+    refuse_size("rope q", "an even size of at most " + std::to_string(max_head_size), size);
+  }
+  const int64_t count = tokens * (heads + k.size(1));
+  if (count > int64_t{1} << 25) refuse_size("rope q", "at most 2^25 heads of all tokens", count);
+  const Element element = element_of(q, "rope q");
+  if (count == 0 || size == 0) return;
+  const c10::cuda::CUDAGuard guard(q.device());
+  launch_grouped_rope(element,
+                      {.q = heads_of(q, q_norm, "rope q_norm"),
+                       .k = heads_of(k, k_norm, "rope k_norm"),
+                       .cos = cos.const_data_ptr<float>(),
+                       .sin = sin.const_data_ptr<float>(),
+                       .tokens = tokens,
+                       .size = static_cast<int>(size),
+                       .pairs = static_cast<int>(cos.size(1)),
+                       .eps = static_cast<float>(eps),
+                       .interleaved = interleaved},
+                      stream_of(q));
+}
+
+void latent_rope_out(const at::Tensor& k, const at::Tensor& q, const at::Tensor& k_nope,
+                     const at::Tensor& k_rope, const at::Tensor& cos, const at::Tensor& sin,
+                     bool interleaved) {
+  require_on_gpu(k_nope, {-1, -1, -1}, "rope k_nope");
+  const int64_t tokens = k_nope.size(0), heads = k_nope.size(1), nope = k_nope.size(2);
+  require_tables(cos, sin, tokens);
+  const int64_t rotated = 2 * cos.size(1);
+  const at::ScalarType dtype = k_nope.scalar_type();
+  require_heads(k_nope, {tokens, heads, nope}, dtype, "rope k_nope");
+  require_heads(q, {tokens, heads, nope + rotated}, dtype, "rope q");
+  require_heads(k_rope, {tokens, rotated}, dtype, "rope k_rope");
+  require_on_gpu(k, {tokens, heads, nope + rotated}, dtype, "rope k");
+  require_contiguous(k, "rope k");
+  const Element element = element_of(k_nope, "rope k_nope");
+  require_few_packs(tokens * heads, nope + 2 * rotated + 96, element, "rope k");
+  if (k.numel() == 0) return;
+  const c10::cuda::CUDAGuard guard(k.device());
+  launch_latent_rope(element,
+                     {.k = k.mutable_data_ptr(),
+                      .q = q.mutable_data_ptr(),
+                      .k_nope = k_nope.const_data_ptr(),
+                      .k_rope = k_rope.const_data_ptr(),
+                      .cos = cos.const_data_ptr<float>(),
+                      .sin = sin.const_data_ptr<float>(),
+                      .q_token_stride = q.stride(0),
+                      .q_head_stride = q.stride(1),
+                      .nope_token_stride = k_nope.stride(0),
+                      .nope_head_stride = k_nope.stride(1),
+                      .rope_token_stride = k_rope.stride(0),
+                      .tokens = tokens,
+                      .heads = static_cast<int>(heads),
+                      .nope = static_cast<int>(nope),
+                      .pairs = static_cast<int>(cos.size(1)),
+                      .interleaved = interleaved},
+                     stream_of(k));
+}
+
+}  // namespace farskip::cuda

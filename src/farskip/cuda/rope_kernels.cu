@@ -1,0 +1,191 @@
+#include "farskip/cuda/divide.cuh"
+#include "farskip/cuda/rope_kernels.h"
+#include "farskip/cuda/rotate.cuh"
+
+namespace farskip::cuda {
+namespace {
+
+constexpr int block_threads = 256;
+constexpr int most_items = 3;  // of a lane, for heads of more items than a warp has lanes
+
+template <typename T>
+__device__ __forceinline__ float sum_of_squares(const Pack<T>& pack) {
+  float values[pack_size<T>], sum = 0.0f;
+  unpack(pack, values);
+#pragma unroll
+  for (int i = 0; i < pack_size<T>; ++i) sum += values[i] * values[i];
+  return sum;
+}
+
+// Rounds before and after the weight, as the models do.
+template <typename T>
+__device__ __forceinline__ void norm_pack(Pack<T>& pack, float scale, const Pack<T>& weight) {
+  float values[pack_size<T>], factors[pack_size<T>];
+  unpack(pack, values);
+  unpack(weight, factors);
+#pragma unroll
+  for (int i = 0; i < pack_size<T>; ++i) values[i] *= scale;
+  repack(pack, values);
+  unpack(pack, values);
+#pragma unroll
+  for (int i = 0; i < pack_size<T>; ++i) values[i] *= factors[i];
+  repack(pack, values);
+}
+
+// `lanes` lanes (a power of two) share a head; each holds items lane, lane + lanes, ...: first
+// those that rotate, then, where there is a norm, the rest of the head.
+template <typename T, int Items, bool Aligned>
+__global__ void __launch_bounds__(block_threads)
+    grouped_rope_kernel(const __grid_constant__ GroupedRopeArguments a, uint32_t head_count,
+                        Divisor token_heads, int lanes) {
+  const int lane = static_cast<int>(threadIdx.x) % lanes;
+  const uint32_t head = (blockIdx.x * block_threads + threadIdx.x) / lanes;
+  const bool there = head < head_count;
+  const uint32_t token = there ? token_heads.quotient(head) : 0;
+  const int of_token = there ? static_cast<int>(head - token * token_heads.divisor()) : 0;
+  const bool is_q = of_token < a.q.count;
+  const Heads& heads = is_q ? a.q : a.k;
+  T* const data = static_cast<T*>(heads.data) + token * heads.token_stride +
+                  (of_token - (is_q ? 0 : a.q.count)) * heads.head_stride;
+  const T* const norm = static_cast<const T*>(heads.norm);
+  const int rotated = items_of<T>(2 * a.pairs);
+  const int items = !there            ? 0
+                    : norm == nullptr ? rotated
+                                      : rotated + items_of<T>(a.size - 2 * a.pairs);
+  const auto item_at = [&](int index) {
+    return index < rotated ? rotated_item<T>(a.pairs, index, a.interleaved)
+                           : plain_item<T>(2 * a.pairs, a.size, index - rotated);
+  };
+  ItemPacks<T> packs[Items];
+  float squares = 0.0f;
+#pragma unroll
+  for (int i = 0; i < Items; ++i) {
+    if (lane + i * lanes < items) packs[i] = load_item<T, Aligned>(data, item_at(lane + i * lanes));
+  }
+#pragma unroll
+  for (int i = 0; i < Items; ++i) {
+    if (lane + i * lanes >= items) continue;
+    squares += sum_of_squares(packs[i].first) + sum_of_squares(packs[i].second);
+  }
+  for (int mask = lanes / 2; mask > 0; mask /= 2) {
+    squares += __shfl_xor_sync(full_warp, squares, mask);
+  }
+  const float scale = 1.0f / sqrtf(squares / static_cast<float>(a.size) + a.eps);
+#pragma unroll
+  for (int i = 0; i < Items; ++i) {
+    const int index = lane + i * lanes;
+    if (index >= items) continue;
+    const Item item = item_at(index);
+    if (norm != nullptr) {
+      const ItemPacks<T> weight = load_item<T, Aligned>(norm, item);
+      norm_pack(packs[i].first, scale, weight.first);
+      norm_pack(packs[i].second, scale, weight.second);
+    }
+    if (index < rotated) {
+      const int64_t angles = int64_t{token} * a.pairs;
+      rotate_item<T, Aligned>(packs[i], item, a.cos + angles, a.sin + angles, a.pairs,
+                              a.interleaved);
+    }
+    store_item<T, Aligned>(data, item, packs[i]);
+  }
+}
+
+// A thread an item. Of each head: what q rotates, what k copies, what k rotates.
+template <typename T, bool Aligned>
+__global__ void __launch_bounds__(block_threads)
+    latent_rope_kernel(const __grid_constant__ LatentRopeArguments a, uint32_t item_count,
+                       Divisor token_heads, Divisor head_items) {
+  const uint32_t index = blockIdx.x * block_threads + threadIdx.x;
+  if (index >= item_count) return;
+  const uint32_t token_head = head_items.quotient(index);
+  const uint32_t token = token_heads.quotient(token_head);
+  const uint32_t head = token_head - token * token_heads.divisor();
+  int i = static_cast<int>(index - token_head * head_items.divisor());
+  const int rotated = items_of<T>(2 * a.pairs), copied = items_of<T>(a.nope);
+  T* const k = static_cast<T*>(a.k) + int64_t{token_head} * (a.nope + 2 * a.pairs);
+  if (i < copied) {
+    const T* const from =
+        static_cast<const T*>(a.k_nope) + token * a.nope_token_stride + head * a.nope_head_stride;
+    const Item item = plain_item<T>(0, a.nope, i);
+    store_item<T, Aligned>(k, item, load_item<T, Aligned>(from, item));
+    return;
+  }
+  i -= copied;
+  const bool is_q = i < rotated;
+  if (!is_q) i -= rotated;
+  T* const q = static_cast<T*>(a.q) + token * a.q_token_stride + head * a.q_head_stride + a.nope;
+  const T* const from = is_q ? q : static_cast<const T*>(a.k_rope) + token * a.rope_token_stride;
+  const Item item = rotated_item<T>(a.pairs, i, a.interleaved);
+  ItemPacks<T> packs = load_item<T, Aligned>(from, item);
+  const int64_t angles = int64_t{token} * a.pairs;
+  rotate_item<T, Aligned>(packs, item, a.cos + angles, a.sin + angles, a.pairs, a.interleaved);
+  store_item<T, Aligned>(is_q ? q : k + a.nope, item, packs);
+}
+
+template <typename T>
+bool heads_aligned(const Heads& heads) {
+  return is_aligned(heads.data) && is_aligned(heads.norm) &&
+         (heads.token_stride | heads.head_stride) % pack_size<T> == 0;
+}
+
+bool tables_aligned(const float* cos, const float* sin) {
+  return is_aligned(cos) && is_aligned(sin);
+}
+
+template <typename T>
+void grouped_rope(const GroupedRopeArguments& a, cudaStream_t stream) {
+  const int rest = a.q.norm != nullptr || a.k.norm != nullptr ? a.size - 2 * a.pairs : 0;
+  const int items = items_of<T>(2 * a.pairs) + items_of<T>(rest);
+  int lanes = 1;
+  while (lanes < items && lanes < warp_size) lanes *= 2;
+  const bool aligned = a.pairs % pack_size<T> == 0 && a.size % pack_size<T> == 0 &&
+                       heads_aligned<T>(a.q) && heads_aligned<T>(a.k) &&
+                       tables_aligned(a.cos, a.sin);
+  const int heads = a.q.count + a.k.count;
+  const int64_t head_count = a.tokens * heads;
+  const auto kernel =
+      items <= lanes
+          ? (aligned ? grouped_rope_kernel<T, 1, true> : grouped_rope_kernel<T, 1, false>)
+          : (aligned ? grouped_rope_kernel<T, most_items, true>
+                     : grouped_rope_kernel<T, most_items, false>);
+  const int64_t blocks = divide_up(head_count * lanes, block_threads);
+  kernel<<<static_cast<unsigned>(blocks), block_threads, 0, stream>>>(
+      a, static_cast<uint32_t>(head_count), Divisor(heads), lanes);
+}
+
+template <typename T>
+void latent_rope(const LatentRopeArguments& a, cudaStream_t stream) {
+  const int64_t together = a.q_token_stride | a.q_head_stride | a.nope_token_stride |
+                           a.nope_head_stride | a.rope_token_stride | a.nope | a.pairs;
+  const bool aligned = together % pack_size<T> == 0 && is_aligned(a.k) && is_aligned(a.q) &&
+                       is_aligned(a.k_nope) && is_aligned(a.k_rope) && tables_aligned(a.cos, a.sin);
+  const int head_items = 2 * items_of<T>(2 * a.pairs) + items_of<T>(a.nope);
+  const int64_t items = a.tokens * a.heads * head_items;
+  const auto kernel = aligned ? latent_rope_kernel<T, true> : latent_rope_kernel<T, false>;
+  kernel<<<static_cast<unsigned>(divide_up(items, block_threads)), block_threads, 0, stream>>>(
+      a, static_cast<uint32_t>(items), Divisor(a.heads), Divisor(head_items));
+}
+
+}  // namespace
+
+void launch_grouped_rope(Element element, const GroupedRopeArguments& arguments,
+                         cudaStream_t stream) {
+  if (element == Element::f32) {
+    grouped_rope<float>(arguments, stream);
+  } else {
+    grouped_rope<__nv_bfloat16>(arguments, stream);
+  }
+  check_launch("grouped_rope");
+}
+
+void launch_latent_rope(Element element, const LatentRopeArguments& arguments,
+                        cudaStream_t stream) {
+  if (element == Element::f32) {
+    latent_rope<float>(arguments, stream);
+  } else {
+    latent_rope<__nv_bfloat16>(arguments, stream);
+  }
+  check_launch("latent_rope");
+}
+
+}  // namespace farskip::cuda

@@ -1,0 +1,42 @@
+#pragma once
+
+#include "farskip/cuda/launch.h"
+
+namespace farskip::cuda {
+
+// Elements that a head may have.
+inline constexpr int64_t max_head_size = 512;
+
+// Heads of one kind in a tensor; strides in elements.
+struct Heads {
+  void* data;
+  const void* norm;  // null: none
+  int64_t token_stride, head_stride;
+  int count;
+};
+
+struct GroupedRopeArguments {
+  Heads q, k;
+  const float *cos, *sin;  // [tokens, pairs]
+  int64_t tokens;
+  int size, pairs;
+  float eps;
+  bool interleaved;
+};
+
+void launch_grouped_rope(Element element, const GroupedRopeArguments& arguments,
+                         cudaStream_t stream);
+
+struct LatentRopeArguments {
+  void *k, *q;
+  const void *k_nope, *k_rope;
+  const float *cos, *sin;
+  int64_t q_token_stride, q_head_stride, nope_token_stride, nope_head_stride, rope_token_stride;
+  int64_t tokens;
+  int heads, nope, pairs;
+  bool interleaved;
+};
+
+void launch_latent_rope(Element element, const LatentRopeArguments& arguments, cudaStream_t stream);
+
+}  // namespace farskip::cuda
