@@ -51,6 +51,57 @@ TEST(Environment, DefaultsAndValues) {
   EXPECT_EQ(some.log_level(), LogLevel::debug);
 }
 
+Environment::Values launched() {
+  return {{"RANK", "3"},
+          {"WORLD_SIZE", "4"},
+          {"LOCAL_RANK", "1"},
+          {"MASTER_ADDR", "node0"},
+          {"MASTER_PORT", "29500"}};
+}
+
+TEST(Environment, LaunchPlace) {
+  EXPECT_FALSE(Environment(Environment::Values{}).is_launched());
+  Environment::Values values = launched();
+  EXPECT_TRUE(Environment(values).is_launched());
+  LaunchPlace place = Environment(values).launch_place();
+  EXPECT_EQ(place.rank, 3);
+  EXPECT_EQ(place.size, 4);
+  EXPECT_EQ(place.local_rank, 1);
+  EXPECT_EQ(place.address, "node0");
+  EXPECT_EQ(place.port, 29500);
+  EXPECT_EQ(place.bind_address, "");
+  values["FARSKIP_PORT"] = "4000";
+  values["FARSKIP_BIND"] = "10.0.0.1";
+  values.erase("MASTER_ADDR");
+  place = Environment(values).launch_place();
+  EXPECT_EQ(place.address, "127.0.0.1");
+  EXPECT_EQ(place.port, 4000);
+  EXPECT_EQ(place.bind_address, "10.0.0.1");
+  const Environment alone({{"RANK", "0"}, {"WORLD_SIZE", "1"}, {"LOCAL_RANK", "0"}});
+  EXPECT_EQ(alone.launch_place().port, 0);
+}
+
+TEST(Environment, WrongOrMissingLaunchVariablesAreNamed) {
+  const auto message = [](const Environment::Values& values) -> std::string {
+    try {
+      Environment(values).launch_place();
+    } catch (const UsageError& error) {
+      return error.what();
+    }
+    return "";
+  };
+  for (const char* name : {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT"}) {
+    for (const char* value : {"", "x", "-1", "1.5", "99999999999", "70000"}) {
+      Environment::Values values = launched();
+      values[name] = value;
+      EXPECT_THAT(message(values), HasSubstr(name)) << value;
+    }
+  }
+  Environment::Values values = launched();
+  values["RANK"] = "4";
+  EXPECT_THAT(message(values), HasSubstr("an integer from 0 to 3"));
+}
+
 TEST(Environment, ReadsTheProcess) {
   ASSERT_EQ(::setenv("FARSKIP_THREADS", "3", 1), 0);
   EXPECT_EQ(Environment::from_process().threads(), 3);
