@@ -37,10 +37,14 @@ if(torch_modules)
   if(FARSKIP_MPI)
     target_link_libraries(farskip_torch_library INTERFACE $<INSTALL_INTERFACE:MPI::MPI_CXX>)
   endif()
+  if(FARSKIP_NCCL)
+    target_link_libraries(farskip_torch_library INTERFACE $<INSTALL_INTERFACE:farskip::nccl>)
+  endif()
   install(TARGETS farskip_torch_library EXPORT farskip-torch ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
   install(EXPORT farskip-torch NAMESPACE farskip:: FILE farskip-torch-targets.cmake
           DESTINATION ${farskip_package_folder})
-  install(FILES ${PROJECT_SOURCE_DIR}/cmake/farskip_libtorch.cmake DESTINATION ${farskip_package_folder})
+  install(FILES ${PROJECT_SOURCE_DIR}/cmake/farskip_libtorch.cmake ${PROJECT_SOURCE_DIR}/cmake/farskip_nccl.cmake
+          DESTINATION ${farskip_package_folder})
 endif()
 
 # The one header of io whose code is torch-free.

@@ -5,34 +5,48 @@
 #include "farskip/base/error.h"
 
 namespace farskip {
+namespace {
 
-struct Event::State {
-  explicit State(c10::DeviceType type, bool timed)
-      : event(type, timed ? c10::EventFlag::BACKEND_DEFAULT : c10::EventFlag::PYTORCH_DEFAULT) {}
-  c10::Event event;
+class DeviceEvent final : public Event::State {
+ public:
+  DeviceEvent(const c10::Stream& stream, bool timed)
+      : event_(stream.device_type(),
+               timed ? c10::EventFlag::BACKEND_DEFAULT : c10::EventFlag::PYTORCH_DEFAULT) {
+    event_.record(stream);
+  }
+  bool done() override { return event_.query(); }
+  void block(const c10::Stream& stream) override { event_.block(stream); }
+  void synchronize() override { event_.synchronize(); }
+  double seconds_since(State& earlier) override {
+    auto* const other = dynamic_cast<DeviceEvent*>(&earlier);
+    if (!other) throw Error("events of different devices have no time between them");
+    return other->event_.elapsedTime(event_) * 1e-3;
+  }
+
+ private:
+  c10::Event event_;
 };
 
+}  // namespace
+
 Event Event::record(const c10::Stream& stream, bool timed) {
-  Event result;
-  if (stream.device().is_cpu()) return result;
-  result.state_ = std::make_shared<State>(stream.device_type(), timed);
-  result.state_->event.record(stream);
-  return result;
+  if (stream.device().is_cpu()) return {};
+  return Event(std::make_shared<DeviceEvent>(stream, timed));
 }
 
-bool Event::done() const { return !state_ || state_->event.query(); }
+bool Event::done() const { return !state_ || state_->done(); }
 
 void Event::block(const c10::Stream& stream) const {
-  if (state_) state_->event.block(stream);
+  if (state_) state_->block(stream);
 }
 
 void Event::synchronize() const {
-  if (state_) state_->event.synchronize();
+  if (state_) state_->synchronize();
 }
 
 double Event::seconds_since(const Event& earlier) const {
   if (!state_ || !earlier.state_) throw Error("an event without a device has no time");
-  return earlier.state_->event.elapsedTime(state_->event) * 1e-3;
+  return state_->seconds_since(*earlier.state_);
 }
 
 }  // namespace farskip

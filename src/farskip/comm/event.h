@@ -11,7 +11,10 @@ namespace farskip {
 // A handle: copies share one event. Thread rule: any thread may call any member.
 class Event {
  public:
+  // What a kind of device implements; see event.cpp.
+  class State;
   Event() = default;
+  explicit Event(std::shared_ptr<State> state) : state_(std::move(state)) {}
   // Records on `stream`; `timed` events can be told apart in time, and cost a little more.
   static Event record(const c10::Stream& stream, bool timed = false);
 
@@ -26,8 +29,17 @@ class Event {
   double seconds_since(const Event& earlier) const;
 
  private:
-  struct State;
   std::shared_ptr<State> state_;
+};
+
+class Event::State {
+ public:
+  virtual ~State() = default;
+  virtual bool done() = 0;
+  virtual void block(const c10::Stream& stream) = 0;
+  virtual void synchronize() = 0;
+  // `earlier` is of the same kind of device.
+  virtual double seconds_since(State& earlier) = 0;
 };
 
 }  // namespace farskip

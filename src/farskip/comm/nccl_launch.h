@@ -1,0 +1,35 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "farskip/comm/collective.h"
+#include "farskip/comm/comm_stream.h"
+#include "farskip/comm/nccl_communicator.h"
+
+namespace farskip {
+
+// What carries out the collectives of one group.
+struct NcclLauncher {
+  NcclCommunicator& communicator;
+  CommStream& stream;
+  bool ordered = false;  // sums in rank order
+  at::Tensor token;      // one int, for barriers
+  NcclCommunicator::Check check;
+
+  // Queues one rank's part of a collective on the stream; returns memory that must stay until it is
+  // done there, if any. Throws CommError, and may then have queued a part.
+  at::Tensor launch(const Collective& collective, const Deadline& deadline) const;
+
+ private:
+  void all_to_all(const Collective& collective, const Deadline& deadline) const;
+  at::Tensor sum_in_order(const Collective& collective, const Deadline& deadline) const;
+  void native(const Collective& collective, const Deadline& deadline) const;
+  void call(const NcclCommunicator::Calls& calls, const Deadline& deadline) const {
+    communicator.launch(calls, deadline, check);
+  }
+};
+
+// NCCL's name for a dtype that it can add up. Throws UnsupportedError.
+NcclType nccl_type(c10::ScalarType dtype);
+
+}  // namespace farskip
