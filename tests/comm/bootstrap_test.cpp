@@ -301,8 +301,6 @@ TEST(Bootstrap, GoodbyeIsNoFailureUntilTheRankIsNeeded) {
 TEST(Bootstrap, AnExceptionThatEndsARankIsReported) {
   auto job = join_job(2);
   try {
-    // As the only owner, which the exception destroys.
-    const std::shared_ptr<Bootstrap> own = join_job(1)[0];
     const std::shared_ptr<Bootstrap> member = std::move(job[1]);
     throw std::runtime_error("a bug");
   } catch (const std::runtime_error&) {

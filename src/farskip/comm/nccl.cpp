@@ -170,6 +170,7 @@ void NcclGroup::warm_up() {
     all_to_all(out, in, rows, rows, -1).synchronize();
     barrier(-1).synchronize();
   });
+  settle();
   const std::lock_guard lock(mutex_);
   traffic_ = {};
 }
