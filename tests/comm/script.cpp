@@ -98,15 +98,16 @@ Work Step::post(Group& group) const {
   const auto rank = static_cast<size_t>(group.rank());
   switch (kind) {
     case CollectiveKind::all_to_all:
-      return group.all_to_all(outputs[rank], inputs[rank], column(rows, rank), rows[rank], tag);
+      return group.all_to_all(outputs[rank], inputs[rank], column(rows, rank), rows[rank], tag,
+                              ready);
     case CollectiveKind::all_gather:
-      return group.all_gather(outputs[rank], inputs[rank], tag);
+      return group.all_gather(outputs[rank], inputs[rank], tag, ready);
     case CollectiveKind::reduce_scatter:
-      return group.reduce_scatter(outputs[rank], inputs[rank], tag);
+      return group.reduce_scatter(outputs[rank], inputs[rank], tag, ready);
     case CollectiveKind::all_reduce:
-      return group.all_reduce(outputs[rank], inputs[rank], tag);
+      return group.all_reduce(outputs[rank], inputs[rank], tag, ready);
     case CollectiveKind::broadcast:
-      return group.broadcast(outputs[rank], root, tag);
+      return group.broadcast(outputs[rank], root, tag, ready);
     case CollectiveKind::barrier:
       return group.barrier(tag);
   }

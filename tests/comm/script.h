@@ -40,6 +40,7 @@ struct Step {
   int root = 0;
   Matrix rows;
   std::vector<at::Tensor> inputs, outputs, expected;  // by rank
+  Event ready;
 
   Work post(Group& group) const;
 };

@@ -67,7 +67,7 @@ void NcclCommunicator::wait_ready(const char* call, const Deadline& deadline, co
     }
     check();
     if (deadline.passed()) {
-      throw CommError("NCCL did not get ready",
+      throw CommError("NCCL did not get ready within the deadline",
                       {.where = call,
                        .expected = "all ranks within " + std::to_string(deadline.seconds()) + " s",
                        .found = "still in progress"});
