@@ -51,7 +51,11 @@ class Cli : public ::testing::Test {
 
 TEST_F(Cli, UsageErrorsExitWithTwoAndFailuresWithOne) {
   EXPECT_EQ(farskip("--help").status, 0);
-  EXPECT_EQ(farskip("--version").status, 0);
+  const Output version = farskip("--version");
+  EXPECT_EQ(version.status, 0);
+  for (const char* part : {"farskip ", "\ntorch ", "\nmpi: "}) {
+    EXPECT_NE(version.text.find(part), std::string::npos) << part;
+  }
   EXPECT_EQ(farskip("").status, 2);
   EXPECT_EQ(farskip("fly").status, 2);
   EXPECT_EQ(farskip("plan deepseek-v3 --precision int3").status, 2);

@@ -45,6 +45,16 @@ std::set<int> marked_processes(const std::string& mark) {
   return ids;
 }
 
+// mpirun does not wait until those that it kills are gone.
+std::vector<int> still_running(std::vector<int> ids, Clock::duration grace) {
+  const Clock::time_point last = Clock::now() + grace;
+  while (std::erase_if(ids, [](int id) { return !runs(id); }), !ids.empty()) {
+    if (Clock::now() > last) break;
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return ids;
+}
+
 [[noreturn]] void become_mpirun(const std::vector<std::string>& arguments, const std::string& mark,
                                 const fs::path& output) {
   std::vector<const char*> words = {FARSKIP_MPIRUN, "--oversubscribe", "--bind-to", "none"};
@@ -90,12 +100,9 @@ JobResult mpirun(const std::vector<std::string>& arguments, std::chrono::duratio
   result.seconds = std::chrono::duration<double>(Clock::now() - begin).count();
   if (WIFEXITED(status)) result.status = WEXITSTATUS(status);
   seen.merge(marked_processes(mark));
-  for (const int id : seen) {
-    result.seen.push_back(id);
-    if (!runs(id)) continue;
-    result.alive.push_back(id);
-    kill(id, SIGKILL);
-  }
+  result.seen.assign(seen.begin(), seen.end());
+  result.alive = still_running(result.seen, std::chrono::seconds(5));
+  for (const int id : result.alive) kill(id, SIGKILL);
   result.output = read_all(output);
   fs::remove(output);
   return result;

@@ -12,7 +12,7 @@ struct JobResult {
   std::string output;      // stdout and stderr of all processes
   double seconds = 0;      // until mpirun had ended
   std::vector<int> seen;   // ids of the job's processes, mpirun's own included
-  std::vector<int> alive;  // those of them that still ran after that
+  std::vector<int> alive;  // those of them that still ran 5 s after that
 };
 
 // Runs `mpirun ARGUMENTS`, as root too and with more processes than cores, and waits at most

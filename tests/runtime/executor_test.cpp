@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <set>
+#include <thread>
 
 #include "farskip/comm/local.h"
 #include "farskip/comm/ranks.h"
@@ -156,6 +157,40 @@ TEST_F(ExecutorTest, RankNumbersThatDoNotAgree) {
   EXPECT_THROW(session.run(fixture_.plan("farskip", 3, tokens_), tokens_), ConfigError);
   const Placement placement = Placement::contiguous(fixture_.config().router.experts, 2);
   EXPECT_THROW(Session(fixture_.config(), placement, {}, make_local_groups(2)), UsageError);
+}
+
+// As over processes: each session has one rank, and rank 0 gets all the logits.
+TEST_F(ExecutorTest, SessionsThatHoldSomeOfTheRanks) {
+  const Placement placement = Placement::contiguous(fixture_.config().router.experts, 3);
+  const PlannedStep step = fixture_.plan("farskip", 3, tokens_, {.schedule = "overlapped"});
+  const PlannedStep other = fixture_.plan("standard", 3, tokens_, {.schedule = "overlapped"});
+  Session whole = fixture_.session(3);
+  const at::Tensor expected = whole.run(step, tokens_).logits();
+  EXPECT_TRUE(whole.gather_logits(whole.run(step, tokens_)).equal(expected));
+
+  const std::vector<std::vector<int>> shares = {{0}, {1, 2}};
+  auto groups = make_local_groups(3, {.deadline = std::chrono::duration<double>(20)});
+  std::vector<std::thread> processes;
+  for (const std::vector<int>& ranks : shares) {
+    std::vector<std::unique_ptr<Group>> own;
+    for (int rank : ranks) own.push_back(std::move(groups[rank]));
+    processes.emplace_back([&, ranks, own = std::move(own)]() mutable {
+      Session session(
+          fixture_.config(), placement,
+          load_weights(fixture_.checkpoint, fixture_.config(), placement, ranks, at::kFloat),
+          std::move(own));
+      EXPECT_TRUE(session.is_distributed());
+      const ForwardResult result = session.run(step, tokens_);
+      EXPECT_EQ(result.ranks.size(), ranks.size());
+      const at::Tensor all = session.gather_logits(result);
+      EXPECT_EQ(all.defined(), ranks[0] == 0);
+      if (all.defined()) {
+        EXPECT_TRUE(all.equal(expected));
+      }
+      EXPECT_THROW(session.run(ranks[0] == 0 ? step : other, tokens_), CommError);
+    });
+  }
+  for (std::thread& process : processes) process.join();
 }
 
 // One rank fails in the middle of a step: the others end with an error at once.

@@ -10,7 +10,7 @@ namespace farskip {
 namespace {
 
 constexpr int kMessageTag = 1;
-constexpr Clock::duration kLongestPoll = std::chrono::microseconds(100);
+constexpr Clock::duration kLongestPoll = std::chrono::microseconds(200);
 // How long a rank that leaves tries to get its last words out.
 constexpr Clock::duration kLastWords = std::chrono::seconds(1);
 
@@ -164,10 +164,12 @@ std::optional<Clock::time_point> MpiExchange::enter(const Collective& part, int6
   channel_.send_to_all(header_of(own, index));
   const Clock::time_point begin = Clock::now();
   Clock::time_point started = entry;
+  std::vector<int> noted = {rank()};  // none of the lists that can come
   for (PollPause pause(kLongestPoll);; pause.sleep()) {
     receive();
     const std::vector<int> missing = missing_ranks();
-    note_waiting(index, not_entered(missing));
+    if (missing != noted) note_waiting(index, not_entered(missing));
+    noted = missing;
     if (all_take_part(missing)) break;
     started = Clock::now();
     check_presence(part, missing);

@@ -22,8 +22,9 @@ void check_mpi(int code, const char* call) {
 }
 
 void PollPause::sleep() {
-  std::this_thread::sleep_for(next_);
-  next_ = std::min(longest_, next_ * 3 / 2);
+  constexpr Clock::duration kShortest = std::chrono::microseconds(5);
+  const Clock::duration share = (Clock::now() - begin_) / 8;
+  std::this_thread::sleep_for(std::min(longest_, std::max(kShortest, share)));
 }
 
 MpiJob::MpiJob(Clock::duration deadline) : deadline_(deadline), life_(std::make_shared<Life>()) {

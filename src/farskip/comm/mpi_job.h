@@ -16,7 +16,8 @@ namespace farskip {
 // Throws CommError with MPI's own words unless `code` is MPI_SUCCESS; `call` names the function.
 void check_mpi(int code, const char* call);
 
-// Sleeps between polls: shortly at first, so that what comes soon is seen soon.
+// Sleeps between polls, an eighth of the wait so far: what comes soon is seen soon, and a long wait
+// costs little.
 class PollPause {
  public:
   explicit PollPause(Clock::duration longest) : longest_(longest) {}
@@ -24,7 +25,7 @@ class PollPause {
 
  private:
   const Clock::duration longest_;
-  Clock::duration next_ = std::chrono::microseconds(5);
+  const Clock::time_point begin_ = Clock::now();
 };
 
 // The process's membership in an MPI job; what its groups share. Thread rule: any thread, except
