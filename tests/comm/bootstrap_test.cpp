@@ -318,7 +318,7 @@ TEST(Bootstrap, ASlowRankEndsTheExchange) {
   });
   EXPECT_LT(watch.elapsed_seconds(), 5);
   EXPECT_THAT(errors[0], HasSubstr("nothing from rank 1"));
-  EXPECT_THAT(errors[2], HasSubstr("nothing from rank"));
+  EXPECT_THAT(errors[2], HasSubstr("nothing from rank 1"));
 }
 
 TEST(Frame, InPiecesOfAnySize) {

@@ -157,7 +157,7 @@ NcclGroup::~NcclGroup() {
     settle();
     drain(deadline);
   } else {
-    communicator_.finish(deadline);
+    communicator_.finish(deadline, [this] { return status_->failure().has_value(); });
   }
 }
 
@@ -212,11 +212,13 @@ Work NcclGroup::post(Collective collective) {
     hold(work);
     throw group_failure(work->collective(), status_->failure().value_or(error.what()));
   }
+  bool was_idle = false;
   {
     const std::lock_guard lock(mutex_);
+    was_idle = works_.empty();
     works_.push_back(work);
   }
-  status_->wake();
+  if (was_idle) status_->wake();
   return Work(std::move(work));
 }
 

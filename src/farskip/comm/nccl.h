@@ -26,12 +26,12 @@ struct NcclOptions {
 // too. NCCL does not compare what the ranks post: where tags, shapes or row counts differ, the
 // collective ends at the deadline, or with wrong rows.
 //
-// A failure on any rank, a collective that is overdue and a rank that is gone fail the group on
-// every rank: a watchdog thread stops the device's part, and waits, launches and synchronize throw
-// CommError. A device stream that waits for a Work goes on then, with garbage: check error() where
-// a step ends. WorkTimes::started is when this rank's stream was seen to begin, with the other
-// ranks perhaps still to come, and finished when the end was seen, on average half a millisecond
-// late unless somebody waits; device_times is exact.
+// A failure on any rank, a collective that is overdue and a rank that is gone fail the job's groups
+// on every rank: a watchdog thread stops the device's part, and waits, launches and synchronize
+// throw CommError. A device stream that waits for a Work goes on then, with garbage: check error()
+// where a step ends. WorkTimes::started is when this rank's stream was seen to begin, with the
+// other ranks perhaps still to come, and finished when the end was seen, on average half a
+// millisecond late unless somebody waits; device_times is exact.
 //
 // Destroying the group with unfinished collectives, or in the course of an exception, fails it.
 // Throws UnsupportedError without NCCL and for a device that is none; UsageError for a deadline

@@ -106,24 +106,30 @@ std::optional<std::string> NcclCommunicator::error() noexcept {
 }
 
 void NcclCommunicator::abort() noexcept {
-  const std::lock_guard lock(mutex_);
-  abort_locked();
-}
-
-void NcclCommunicator::abort_locked() noexcept {
-  if (handle_) api_->comm_abort(std::exchange(handle_, nullptr));
-}
-
-void NcclCommunicator::finish(const Deadline& deadline) noexcept {
-  const std::lock_guard lock(mutex_);
-  if (!handle_) return;
-  NcclResult state = api_->comm_finalize(handle_);
-  for (Backoff backoff; state == NcclResult::in_progress && !deadline.passed(); backoff.pause()) {
-    const NcclResult asked = api_->comm_get_async_error(handle_, &state);
-    if (asked != NcclResult::success) state = asked;
+  NcclHandle handle = nullptr;
+  {
+    const std::lock_guard lock(mutex_);
+    handle = std::exchange(handle_, nullptr);
   }
-  if (state != NcclResult::success) return abort_locked();
-  api_->comm_destroy(std::exchange(handle_, nullptr));
+  // Without the mutex: NCCL may take its time, and whoever waits for it must hear of the end now.
+  if (handle) api_->comm_abort(handle);
+}
+
+void NcclCommunicator::finish(const Deadline& deadline,
+                              const std::function<bool()>& give_up) noexcept {
+  NcclResult state = NcclResult::success;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!handle_) return;
+    state = api_->comm_finalize(handle_);
+    for (Backoff backoff; state == NcclResult::in_progress; backoff.pause()) {
+      if (deadline.passed() || give_up()) break;
+      const NcclResult asked = api_->comm_get_async_error(handle_, &state);
+      if (asked != NcclResult::success) state = asked;
+    }
+    if (state == NcclResult::success) api_->comm_destroy(std::exchange(handle_, nullptr));
+  }
+  if (state != NcclResult::success) abort();
 }
 
 }  // namespace farskip

@@ -40,12 +40,12 @@ class NcclCommunicator {
   std::optional<std::string> error() noexcept;
   // Ends what runs on the device. At once or after what NCCL needs to wind up.
   void abort() noexcept;
-  // Frees everything once all is done; aborts when the deadline passes.
-  void finish(const Deadline& deadline) noexcept;
+  // Frees everything once all is done on every rank; aborts when the deadline passes or `give_up`,
+  // which is called again and again, says so.
+  void finish(const Deadline& deadline, const std::function<bool()>& give_up) noexcept;
 
  private:
   void wait_ready(const char* call, const Deadline& deadline, const Check& check);
-  void abort_locked() noexcept;
 
   const std::shared_ptr<NcclApi> api_;
   std::mutex mutex_;  // held for each call, never between the polls of a wait
