@@ -1,8 +1,11 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
 #include <gtest/gtest.h>
+
+#include <cmath>
 
 #include "../nn/random_tensors.h"
 #include "farskip/cuda/device.h"
