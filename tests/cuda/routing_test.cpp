@@ -171,7 +171,7 @@ TEST_F(CudaRouter, LogitsAreSummedInFp32) {
   const at::Tensor weight = random({64, 512}, 2, at::kBFloat16);
   const at::Tensor found = cuda::router_logits(on_gpu(x), on_gpu(weight), true);
   EXPECT_EQ(found.scalar_type(), at::kFloat);
-  EXPECT_LT(relative_error(found.cpu(), x.to(at::kDouble).mm(weight.to(at::kDouble).t())), 1e-6);
+  EXPECT_LT(relative_error(found.cpu(), x.to(at::kDouble).mm(weight.to(at::kDouble).t())), 1e-5);
   EXPECT_EQ(cuda::router_logits(on_gpu(x), on_gpu(weight), false).scalar_type(), at::kBFloat16);
   EXPECT_EQ(cuda::router_logits(on_gpu(x).narrow(0, 0, 0), on_gpu(weight), true).size(0), 0);
 }

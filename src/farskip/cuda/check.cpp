@@ -67,6 +67,18 @@ void require_on_gpu(const at::Tensor& tensor, at::IntArrayRef shape, at::ScalarT
                                              .hint = {}});
 }
 
+void require_one_device(std::string_view function,
+                        std::initializer_list<std::reference_wrapper<const at::Tensor>> tensors) {
+  const at::Tensor& first = *tensors.begin();
+  for (const at::Tensor& tensor : tensors) {
+    if (!tensor.defined() || tensor.device() == first.device()) continue;
+    throw Error("tensors lie on several devices", {.where = std::string(function),
+                                                   .expected = first.device().str(),
+                                                   .found = tensor.device().str(),
+                                                   .hint = {}});
+  }
+}
+
 void require_contiguous(const at::Tensor& tensor, std::string_view name) {
   if (tensor.is_contiguous()) return;
   throw Error("tensor is not contiguous", {.where = std::string(name),

@@ -2,6 +2,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
+#include <initializer_list>
 #include <string_view>
 
 #include "farskip/cuda/launch.h"
@@ -15,6 +17,11 @@ void require_on_gpu(const at::Tensor& tensor, at::IntArrayRef shape, std::string
 // As require_on_gpu, and of dtype `dtype`.
 void require_on_gpu(const at::Tensor& tensor, at::IntArrayRef shape, at::ScalarType dtype,
                     std::string_view name);
+
+// Throws Error naming `function` unless all tensors lie on the device of the first; undefined ones
+// are passed over.
+void require_one_device(std::string_view function,
+                        std::initializer_list<std::reference_wrapper<const at::Tensor>> tensors);
 
 // Throws Error naming `name` unless the tensor is contiguous.
 void require_contiguous(const at::Tensor& tensor, std::string_view name);

@@ -9,8 +9,8 @@ std::string version_text(int version) {
   return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
 }
 
-// Machine code for sm_90 runs on its own minor versions only.
-bool runs_here(const cudaDeviceProp& device) { return device.major == 9; }
+// Hopper's machine code, and portable code that the driver translates for what came after.
+bool runs_here(const cudaDeviceProp& device) { return device.major >= 9; }
 
 // The first GPU's properties; a description of what is missing otherwise.
 std::string find_device(cudaDeviceProp& device) {

@@ -5,7 +5,7 @@
 namespace farskip {
 
 // Whether this build has CUDA kernels and there is a GPU that they run on (compute capability 9.0,
-// Hopper). Never throws: a missing driver means false.
+// Hopper, or later). Never throws: a missing driver means false.
 bool cuda_is_available();
 
 // For people: "CUDA 13.0, driver 13.0, NVIDIA H200 (sm_90)", or why there is no CUDA.

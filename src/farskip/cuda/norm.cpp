@@ -18,6 +18,7 @@ void require_terms(const at::Tensor& out, std::span<const at::Tensor> terms) {
   }
   for (const at::Tensor& term : terms) {
     require_on_gpu(term, out.sizes(), out.scalar_type(), "sum term");
+    require_one_device("sum", {out, term});
     require_contiguous(term, "sum term");
   }
 }
@@ -39,6 +40,7 @@ Terms last_terms(const at::Tensor& sum, std::span<const at::Tensor> terms) {
 void require_norm(const at::Tensor& x, const at::Tensor& weight) {
   const int64_t width = x.size(-1);
   require_on_gpu(weight, {width}, x.scalar_type(), "rms_norm weight");
+  require_one_device("rms_norm", {x, weight});
   require_contiguous(weight, "rms_norm weight");
   const int64_t most = max_row_packs * access_bytes / size_of(element_of(x, "rms_norm input"));
   if (width <= most) return;
@@ -68,6 +70,7 @@ void rms_norm_out(const at::Tensor& out, const at::Tensor& x, const at::Tensor& 
   }
   require_on_gpu(x, {-1, -1, -1}, "rms_norm input");
   require_on_gpu(out, x.sizes(), x.scalar_type(), "rms_norm output");
+  require_one_device("rms_norm", {x, out});
   require_dense_rows(x, "rms_norm input");
   require_dense_rows(out, "rms_norm output");
   require_norm(x, weight);
@@ -95,6 +98,7 @@ void sum_rms_norm_out(const at::Tensor& sum, const at::Tensor& normed,
   require_contiguous(sum, "sum");
   require_terms(sum, terms);
   require_on_gpu(normed, sum.sizes(), sum.scalar_type(), "rms_norm output");
+  require_one_device("sum_rms_norm", {sum, normed});
   require_contiguous(normed, "rms_norm output");
   require_norm(sum, weight);
   if (sum.numel() == 0) return;

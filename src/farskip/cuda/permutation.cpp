@@ -33,6 +33,7 @@ PermuteArguments permute_arguments(const at::Tensor& out, const at::Tensor& x,
   require_on_gpu(x, {-1, -1}, "permute input");
   require_dense_rows(x, "permute input");
   require_on_gpu(out, {-1, x.size(1)}, "permute output");
+  require_one_device("permute", {out, x, slots});
   require_contiguous(out, "permute output");
   require_contiguous(slots, "permute order");
   require_choices(top_k, "permute top_k");
@@ -91,6 +92,7 @@ void permute_quantized_out(const at::Tensor& out, const at::Tensor& scales, cons
   require_on_gpu(out, {-1, x.size(1)}, at::kFloat8_e4m3fn, "permute output");
   require_on_gpu(scales, {out.size(0), x.size(1) / quantization_block}, at::kFloat,
                  "permute scales");
+  require_one_device("permute", {out, scales});
   require_contiguous(scales, "permute scales");
   PermuteArguments arguments = permute_arguments(out, x, inverse, top_k, first_row);
   if (x.size(1) % quantization_block != 0 || !is_aligned(arguments.out)) {
@@ -116,6 +118,7 @@ void unpermute_out(const at::Tensor& out, std::span<const at::Tensor> chunks,
   require_contiguous(inverse, "unpermute inverse");
   require_choices(top_k, "unpermute weights");
   require_on_gpu(out, {tokens, -1}, "unpermute output");
+  require_one_device("unpermute", {out, inverse, weights});
   require_contiguous(out, "unpermute output");
   const Element element = element_of(out, "unpermute output");
   if (chunks.empty()) {
@@ -126,6 +129,7 @@ void unpermute_out(const at::Tensor& out, std::span<const at::Tensor> chunks,
   }
   for (const at::Tensor& chunk : chunks) {
     require_on_gpu(chunk, {-1, out.size(1)}, out.scalar_type(), "unpermute rows");
+    require_one_device("unpermute", {out, chunk});
     require_dense_rows(chunk, "unpermute rows");
   }
   if (out.numel() == 0) return;
@@ -155,6 +159,7 @@ void sum_slots_out(const at::Tensor& out, const at::Tensor& rows, const at::Tens
   require_on_gpu(index, {-1}, at::kLong, "sum_slots index");
   require_on_gpu(weights, index.sizes(), at::kFloat, "sum_slots weights");
   require_on_gpu(starts, {out.size(0) + 1}, at::kLong, "sum_slots starts");
+  require_one_device("sum_slots", {out, rows, index, weights, starts});
   for (const at::Tensor& tensor : {index, weights, starts}) {
     require_contiguous(tensor, "sum_slots index, weights or starts");
   }

@@ -64,6 +64,7 @@ void grouped_rope_(const at::Tensor& q, const at::Tensor& k, const at::Tensor& q
   }
   const int64_t count = tokens * (heads + k.size(1));
   if (count > int64_t{1} << 25) refuse_size("rope q", "at most 2^25 heads of all tokens", count);
+  require_one_device("grouped_rope", {q, k, q_norm, k_norm, cos, sin});
   const Element element = element_of(q, "rope q");
   if (count == 0 || size == 0) return;
   const c10::cuda::CUDAGuard guard(q.device());
@@ -93,6 +94,7 @@ void latent_rope_out(const at::Tensor& k, const at::Tensor& q, const at::Tensor&
   require_heads(k_rope, {tokens, rotated}, dtype, "rope k_rope");
   require_on_gpu(k, {tokens, heads, nope + rotated}, dtype, "rope k");
   require_contiguous(k, "rope k");
+  require_one_device("latent_rope", {k, q, k_nope, k_rope, cos, sin});
   const Element element = element_of(k_nope, "rope k_nope");
   require_few_packs(tokens * heads, nope + 2 * rotated + 96, element, "rope k");
   if (k.numel() == 0) return;

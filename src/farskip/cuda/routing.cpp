@@ -48,6 +48,7 @@ ChooseArguments choose_arguments(const RoutingOut& out, const RouterRule& rule,
     require_on_gpu(bias, {rule.experts}, at::kFloat, "router bias");
     require_contiguous(bias, "router bias");
   }
+  require_one_device("choose_experts", {logits, bias, out.experts, out.weights});
   return {.logits = logits.const_data_ptr(),
           .bias = bias.defined() ? bias.const_data_ptr<float>() : nullptr,
           .experts = out.experts.mutable_data_ptr<int64_t>(),
@@ -72,6 +73,7 @@ Plan plan_arguments(const PlanOut& out, const at::Tensor& experts, const at::Ten
   require_on_gpu(out.order, {experts.numel()}, at::kLong, "plan order");
   require_on_gpu(out.inverse, {experts.numel()}, at::kLong, "plan inverse");
   require_on_gpu(out.counts, {count}, at::kLong, "plan counts");
+  require_one_device("make_plan", {experts, positions, out.order, out.inverse, out.counts});
   for (const at::Tensor& tensor : {out.order, out.inverse, out.counts}) {
     require_contiguous(tensor, "plan");
   }
