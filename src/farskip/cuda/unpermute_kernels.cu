@@ -6,18 +6,22 @@ namespace {
 
 constexpr int loads_in_flight = 4;  // of a lane, where the number of rows is not known
 
-// Address of a row that may lie in any of the chunks.
+// Bytes from the first chunk's base to a row that may lie in any of the chunks.
 template <typename T>
-__device__ __forceinline__ const T* address_of(const RowChunks& rows, int64_t row) {
+__device__ __forceinline__ int64_t offset_of(const RowChunks& rows, int64_t row) {
   int chunk = 0;
   while (chunk + 1 < rows.count && row >= rows.first[chunk + 1]) ++chunk;
-  return static_cast<const T*>(rows.base[chunk]) + (row - rows.first[chunk]) * rows.stride[chunk];
+  const T* const address =
+      static_cast<const T*>(rows.base[chunk]) + (row - rows.first[chunk]) * rows.stride[chunk];
+  return reinterpret_cast<const char*>(address) - static_cast<const char*>(rows.base[0]);
 }
 
+// What lane `lane` has the offset of. A pointer that went through the lanes itself would no longer
+// be known to be one to global memory, and be loaded from by slower instructions.
 template <typename T>
-__device__ __forceinline__ const T* shuffled(const T* address, int lane) {
-  return reinterpret_cast<const T*>(
-      __shfl_sync(full_warp, reinterpret_cast<unsigned long long>(address), lane));
+__device__ __forceinline__ const T* row_of_lane(const RowChunks& rows, int64_t offset, int lane) {
+  return reinterpret_cast<const T*>(static_cast<const char*>(rows.base[0]) +
+                                    __shfl_sync(full_warp, offset, lane));
 }
 
 // sum += weight * pack, not contracted: the CPU rounds the product too.
@@ -39,10 +43,10 @@ __global__ void __launch_bounds__(row_block_threads)
   const int choices = Choices > 0 ? Choices : a.top_k;
   const RowPart part = row_part((a.width + pack_size<T> - 1) / pack_size<T>);
   if (part.row >= a.tokens) return;
-  const T* mine = nullptr;
+  int64_t mine = 0;
   float my_weight = 0.0f;
   if (lane < choices) {
-    mine = address_of<T>(a.rows, a.inverse[part.row * choices + lane]);
+    mine = offset_of<T>(a.rows, a.inverse[part.row * choices + lane]);
     my_weight = a.weights[part.row * choices + lane];
   }
   T* const to = static_cast<T*>(a.out) + part.row * a.width;
@@ -54,7 +58,7 @@ __global__ void __launch_bounds__(row_block_threads)
       Pack<T> packs[together];
 #pragma unroll
       for (int j = 0; j < together; ++j) {
-        const T* const from = shuffled(mine, first + j);
+        const T* const from = row_of_lane<T>(a.rows, mine, first + j);
         if (first + j < choices && count > 0)
           packs[j] = load_pack<T, Aligned>(from + column, count);
       }
