@@ -1,6 +1,7 @@
 // The CUDA kernels at the sizes of three models, in bf16: GB/s of the bytes that each has to move
 // (inputs once, outputs once) and percent of what the memory of an H200 gives, 4.1 TB/s. Every
 // launch takes the next of several sets of tensors, so that the cache holds none of them.
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>

@@ -30,6 +30,7 @@ bool matches(at::IntArrayRef found, at::IntArrayRef expected) {
 
 void check_call(cudaError_t status, const char* call) {
   if (status == cudaSuccess) return;
+  cudaGetLastError();  // the next launch must not find this call's error
   throw Error(
       "CUDA call failed",
       {.where = call, .expected = "success", .found = cudaGetErrorString(status), .hint = {}});
