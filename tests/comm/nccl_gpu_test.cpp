@@ -42,24 +42,20 @@ struct Rank {
 };
 
 std::vector<Step> make_steps(int ranks) {
-  Random random(11);
   std::vector<Step> steps;
-  for (const auto& pattern : all_patterns()) {
-    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kLong, at::kBool}) {
-      steps.push_back(all_to_all_step(pattern.rows(ranks), {5}, dtype, random));
-    }
-  }
-  for (int i = 0; i < 50; ++i) steps.push_back(random_step(ranks, random));
-  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kHalf, at::kInt}) {
-    for (const auto kind : {CollectiveKind::reduce_scatter, CollectiveKind::all_reduce}) {
-      steps.push_back(collective_step(kind, ranks, 700, dtype, random));
-    }
+  for (auto script : {all_to_all_script(ranks), other_kinds_script(ranks), mixed_script(ranks, 50),
+                      in_place_script(ranks)}) {
+    steps.insert(steps.end(), script.begin(), script.end());
   }
   return steps;
 }
 
 bool is_sum(const Step& step) {
   return step.kind == CollectiveKind::all_reduce || step.kind == CollectiveKind::reduce_scatter;
+}
+
+bool in_place(const Step& step) {
+  return !step.inputs.empty() && step.inputs[0].is_same(step.outputs[0]);
 }
 
 // Within what another order of additions may change.
@@ -84,6 +80,7 @@ void compare(const Rank& rank, Group& group, const std::vector<Step>& steps,
     for (auto* tensors : {&moved.inputs, &moved.outputs}) {
       if (!tensors->empty()) (*tensors)[own] = (*tensors)[own].to(rank.device);
     }
+    if (in_place(step)) moved.outputs = moved.inputs;
     moved.ready = Event::record(rank.stream());
     works.push_back(moved.post(group));
     on_device.push_back(moved);
@@ -107,6 +104,8 @@ TEST(NcclRank, DISABLED_Collectives) {
   std::vector<Step> local = steps;
   for (Step& step : local) {
     for (at::Tensor& tensor : step.outputs) tensor = tensor.clone();
+    // What runs in place must leave the inputs of the NCCL run as they are.
+    for (at::Tensor& tensor : step.inputs) tensor = tensor.clone();
   }
   run_and_check(make_local_groups(rank.place.size), local);
   for (const Step& step : local) expected.push_back(step.outputs);

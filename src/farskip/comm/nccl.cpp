@@ -26,6 +26,7 @@ class NcclGroup final : public Group {
   int rank() const override { return bootstrap_->rank(); }
   int size() const override { return bootstrap_->size(); }
   at::Device device() const override { return stream_->device(); }
+  c10::Stream stream() const override { return stream_->stream(); }
   void abort(const CommError& error) noexcept override { status_->fail(error.what()); }
   Traffic traffic() const override;
   std::string describe() const override;

@@ -11,8 +11,7 @@ struct Bytes {
 };
 
 Bytes rows_of(const at::Tensor& tensor, int64_t first, int64_t rows) {
-  const int64_t all = tensor.size(0);
-  const int64_t row = all == 0 ? 0 : static_cast<int64_t>(tensor.nbytes()) / all;
+  const int64_t row = row_bytes(tensor);
   // Written only where it is an output, whose memory the group made this tensor's own.
   auto* const begin = static_cast<char*>(const_cast<void*>(tensor.const_data_ptr()));
   return {begin + first * row, static_cast<size_t>(rows * row)};
