@@ -246,6 +246,7 @@ NcclResult FakeNccl::comm_destroy(NcclHandle) {
 NcclResult FakeNccl::comm_abort(NcclHandle) {
   const NcclResult result = pass("comm_abort");
   comm_->aborted = true;
+  comm_->batch.clear();  // which holds the communicator in turn
   network_->wake();
   comm_.reset();
   return result;

@@ -36,7 +36,6 @@ class NcclGroup final : public Group {
 
  private:
   Work post(Collective collective) override;
-  void hold(const std::shared_ptr<NcclWork>& work);
   void check_left(const Collective& collective) const;
   void watch();
   void look();            // watchdog
@@ -60,6 +59,8 @@ class NcclGroup final : public Group {
   mutable std::deque<std::shared_ptr<NcclWork>> works_;  // unfinished, in stream order
   mutable std::vector<std::shared_ptr<NcclWork>>
       stuck_;  // failed, with tensors in the device's use
+  // Failed while NCCL, on threads of its own, may still have been launching: ended by the abort.
+  std::vector<std::shared_ptr<NcclWork>> unlaunched_;
   mutable Traffic traffic_;
 
   std::atomic<bool> stopping_ = false;
@@ -155,7 +156,6 @@ NcclGroup::~NcclGroup() {
   const Deadline deadline(options_.deadline);
   if (status_->failure()) {
     communicator_.abort();
-    settle();
     drain(deadline);
   } else {
     communicator_.finish(deadline, [this] { return status_->failure().has_value(); });
@@ -185,17 +185,6 @@ void NcclGroup::check_left(const Collective& collective) const {
                    .found = "rank " + std::to_string(left[0]) + " has said goodbye"});
 }
 
-// After a launch that failed: a part of it may be on the device.
-void NcclGroup::hold(const std::shared_ptr<NcclWork>& work) {
-  try {
-    work->launched(stream_->record(false));
-  } catch (const std::exception&) {
-    // The device itself failed, and touches nothing any more.
-  }
-  const std::lock_guard lock(mutex_);
-  stuck_.push_back(work);
-}
-
 Work NcclGroup::post(Collective collective) {
   status_->check(collective);
   check_left(collective);
@@ -206,11 +195,14 @@ Work NcclGroup::post(Collective collective) {
   try {
     stream_->wait_for(ready);
     work->begin(stream_->record(options_.timed));
-    work->keep(launcher_.launch(work->collective(), Deadline(options_.deadline)));
+    const at::Tensor scratch = launcher_.scratch(work->collective());
+    work->keep(scratch);
+    launcher_.launch(work->collective(), scratch, Deadline(options_.deadline));
     work->launched(stream_->record(options_.timed));
   } catch (const std::exception& error) {
     status_->fail(work->collective().name() + ": " + error.what());
-    hold(work);
+    const std::lock_guard lock(mutex_);
+    unlaunched_.push_back(work);
     throw group_failure(work->collective(), status_->failure().value_or(error.what()));
   }
   bool was_idle = false;
@@ -283,6 +275,15 @@ size_t NcclGroup::settle() const {
 
 // Waits until the device is through with every tensor, which an abort brings about.
 void NcclGroup::drain(const Deadline& deadline) {
+  for (std::shared_ptr<NcclWork>& work : unlaunched_) {
+    try {
+      work->launched(stream_->record(false));
+    } catch (const std::exception&) {
+      // The device itself failed, and touches nothing any more.
+    }
+    stuck_.push_back(std::move(work));
+  }
+  unlaunched_.clear();
   while (true) {
     settle();
     {

@@ -75,26 +75,20 @@ NcclType nccl_type(c10::ScalarType dtype) {
   }
 }
 
-at::Tensor NcclLauncher::launch(const Collective& collective, const Deadline& deadline) const {
-  switch (collective.kind) {
-    case CollectiveKind::all_to_all:
-      all_to_all(collective, deadline);
-      return {};
-    case CollectiveKind::all_reduce:
-    case CollectiveKind::reduce_scatter:
-      // Nothing to move: the ranks agree about that, so all of them skip it.
-      if (collective.in.numel() == 0) return {};
-      if (ordered) return sum_in_order(collective, deadline);
-      break;
-    case CollectiveKind::all_gather:
-    case CollectiveKind::broadcast:
-      if (collective.in.numel() == 0) return {};
-      break;
-    case CollectiveKind::barrier:
-      break;
-  }
+at::Tensor NcclLauncher::scratch(const Collective& collective) const {
+  const bool sums = collective.kind == CollectiveKind::all_reduce ||
+                    collective.kind == CollectiveKind::reduce_scatter;
+  if (!ordered || !sums) return {};
+  return stream.empty({collective.size, collective.out.numel()}, collective.in.scalar_type());
+}
+
+void NcclLauncher::launch(const Collective& collective, const at::Tensor& scratch,
+                          const Deadline& deadline) const {
+  if (collective.kind == CollectiveKind::all_to_all) return all_to_all(collective, deadline);
+  // Nothing to move: the ranks agree about that, so all of them skip it.
+  if (collective.kind != CollectiveKind::barrier && collective.in.numel() == 0) return;
+  if (scratch.defined()) return sum_in_order(collective, scratch, deadline);
   native(collective, deadline);
-  return {};
 }
 
 void NcclLauncher::all_to_all(const Collective& collective, const Deadline& deadline) const {
@@ -125,11 +119,10 @@ void NcclLauncher::all_to_all(const Collective& collective, const Deadline& dead
       deadline);
 }
 
-at::Tensor NcclLauncher::sum_in_order(const Collective& collective,
-                                      const Deadline& deadline) const {
+void NcclLauncher::sum_in_order(const Collective& collective, const at::Tensor& rows,
+                                const Deadline& deadline) const {
   const at::Tensor& in = collective.in;
   const int64_t size = collective.size, count = collective.out.numel();
-  const at::Tensor rows = stream.empty({size, count}, in.scalar_type());
   if (collective.kind == CollectiveKind::all_reduce) {
     call(
         [&](const NcclCommunicator& each, NcclHandle handle) {
@@ -155,7 +148,6 @@ at::Tensor NcclLauncher::sum_in_order(const Collective& collective,
         deadline);
   }
   stream.run([out = collective.out, rows] { sum_rows(out, rows); });
-  return rows;
 }
 
 void NcclLauncher::native(const Collective& collective, const Deadline& deadline) const {

@@ -16,13 +16,17 @@ struct NcclLauncher {
   at::Tensor token;      // one int, for barriers
   NcclCommunicator::Check check;
 
-  // Queues one rank's part of a collective on the stream; returns memory that must stay until it is
-  // done there, if any. Throws CommError, and may then have queued a part.
-  at::Tensor launch(const Collective& collective, const Deadline& deadline) const;
+  // Memory that launch needs, and the device until the collective is done; undefined if none.
+  at::Tensor scratch(const Collective& collective) const;
+  // Queues one rank's part of a collective on the stream. Throws CommError; NCCL may then still
+  // queue a part of it, until the communicator is aborted.
+  void launch(const Collective& collective, const at::Tensor& scratch,
+              const Deadline& deadline) const;
 
  private:
   void all_to_all(const Collective& collective, const Deadline& deadline) const;
-  at::Tensor sum_in_order(const Collective& collective, const Deadline& deadline) const;
+  void sum_in_order(const Collective& collective, const at::Tensor& rows,
+                    const Deadline& deadline) const;
   void native(const Collective& collective, const Deadline& deadline) const;
   void call(const NcclCommunicator::Calls& calls, const Deadline& deadline) const {
     communicator.launch(calls, deadline, check);
