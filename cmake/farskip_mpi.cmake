@@ -1,7 +1,10 @@
 # MPI::MPI_CXX, where the mpi transport is wanted and an MPI is there; FARSKIP_MPI says whether, from here on. Without its C++
 # bindings, which MPI itself has given up.
 set(MPI_CXX_SKIP_MPICXX ON)
-if(FARSKIP_MPI AND FARSKIP_TORCH)
+if(NOT FARSKIP_TORCH)
+  set(FARSKIP_MPI OFF)
+endif()
+if(FARSKIP_MPI)
   find_package(MPI QUIET COMPONENTS CXX)
   if(MPI_CXX_FOUND)
     message(STATUS "MPI: ${MPI_CXX_LIBRARIES}")

@@ -185,17 +185,18 @@ std::optional<Clock::time_point> MpiExchange::enter(const Collective& part, int6
 
 bool MpiExchange::finish() {
   const Collective& part = *part_;
-  MpiTransfer transfer(part, communicator_, longest_message_);
+  MpiTransfer transfer(*job_, part, communicator_, longest_message_);
   const Clock::time_point begin = Clock::now();
+  std::vector<int> noted;
   for (PollPause pause(kLongestPoll); !transfer.advance(); pause.sleep()) {
     attend();
     const std::vector<int> open = transfer.open_peers();
-    note_waiting(committed_ - 1, not_done(open));
+    if (open != noted) note_waiting(committed_ - 1, not_done(open));
+    noted = open;
     const Clock::duration elapsed = Clock::now() - begin;
     const bool late = elapsed > deadline();
     if (!late && !deserted(open, committed_ - 1)) continue;
     if (late) fail(deadline_error(part, not_done(open), deadline(), elapsed).what());
-    transfer.abandon(*job_);
     --committed_;
     announce_failure();
     return false;

@@ -36,9 +36,21 @@ void copy(char* to, const char* from, int64_t bytes) {
 
 }  // namespace
 
-MpiTransfer::MpiTransfer(const Collective& part, MPI_Comm communicator, int64_t longest_message)
-    : part_(part), communicator_(communicator), longest_message_(longest_message) {
-  start();
+MpiTransfer::MpiTransfer(MpiJob& job, const Collective& part, MPI_Comm communicator,
+                         int64_t longest_message)
+    : job_(job), part_(part), communicator_(communicator), longest_message_(longest_message) {}
+
+MpiTransfer::~MpiTransfer() {
+  if (open_peers().empty()) return;
+  for (size_t i = 0; i < requests_.size(); ++i) {
+    if (requests_[i] == MPI_REQUEST_NULL) continue;
+    if (receives_[i]) MPI_Cancel(&requests_[i]);
+    MPI_Request_free(&requests_[i]);
+  }
+  for (auto& addend : addends_) job_.keep(std::move(addend));
+  for (const at::Tensor& tensor : {part_.in, part_.out}) {
+    job_.keep(std::make_shared<at::Tensor>(tensor));
+  }
 }
 
 void MpiTransfer::send(int to, const char* bytes, int64_t count) {
@@ -101,6 +113,7 @@ void MpiTransfer::start_reduce(int64_t own_bytes) {
 }
 
 void MpiTransfer::start() {
+  started_ = true;
   const auto bytes = part_.in_bytes();
   switch (part_.kind) {
     case CollectiveKind::all_to_all:
@@ -151,6 +164,7 @@ void MpiTransfer::share_sums() {
 }
 
 bool MpiTransfer::advance() {
+  if (!started_) start();
   while (true) {
     std::vector<int> finished(requests_.size());
     int count = 0;
@@ -174,18 +188,6 @@ std::vector<int> MpiTransfer::open_peers() const {
     if (requests_[i] != MPI_REQUEST_NULL) open.insert(peers_[i]);
   }
   return {open.begin(), open.end()};
-}
-
-void MpiTransfer::abandon(MpiJob& job) noexcept {
-  for (size_t i = 0; i < requests_.size(); ++i) {
-    if (requests_[i] == MPI_REQUEST_NULL) continue;
-    if (receives_[i]) MPI_Cancel(&requests_[i]);
-    MPI_Request_free(&requests_[i]);
-  }
-  for (auto& addend : addends_) job.keep(std::move(addend));
-  for (const at::Tensor& tensor : {part_.in, part_.out}) {
-    job.keep(std::make_shared<at::Tensor>(tensor));
-  }
 }
 
 }  // namespace farskip

@@ -16,17 +16,17 @@ namespace farskip {
 // missing, and ranks that share nothing do not wait for each other. Thread rule: one thread.
 class MpiTransfer {
  public:
-  // Starts. `part` must outlive this. Messages carry at most `longest_message` bytes.
-  MpiTransfer(const Collective& part, MPI_Comm communicator, int64_t longest_message);
+  // `job` and `part` must outlive this. Messages carry at most `longest_message` bytes.
+  MpiTransfer(MpiJob& job, const Collective& part, MPI_Comm communicator, int64_t longest_message);
+  // Gives up what is not done; memory that MPI may still use goes to the job.
+  ~MpiTransfer();
   MpiTransfer(const MpiTransfer&) = delete;
   MpiTransfer& operator=(const MpiTransfer&) = delete;
 
-  // Moves on; true once all is done. Never blocks. Throws CommError where MPI fails.
+  // Starts or moves on; true once all is done. Never blocks. Throws CommError where MPI fails.
   bool advance();
   // Ranks on whose messages this one still waits, or that have not taken this one's.
   std::vector<int> open_peers() const;
-  // Gives the rest up; memory that MPI may still use goes to the job.
-  void abandon(MpiJob& job) noexcept;
 
  private:
   void start();
@@ -37,9 +37,11 @@ class MpiTransfer {
   void send(int to, const char* bytes, int64_t count);
   void receive(int from, char* bytes, int64_t count);
 
+  MpiJob& job_;
   const Collective& part_;
   const MPI_Comm communicator_;
   const int64_t longest_message_;
+  bool started_ = false;
   bool sum_left_ = false;  // reductions: addends are under way
   std::vector<MPI_Request> requests_;
   std::vector<int> peers_;      // of requests_
