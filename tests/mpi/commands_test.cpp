@@ -5,6 +5,7 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 
 #include "farskip/io/safetensors.h"
 #include "launch.h"
@@ -22,7 +23,7 @@ using Words = std::vector<std::string>;
 constexpr std::chrono::seconds kLimit(60);
 const std::string fixtures = std::string(FARSKIP_SOURCE_DIR) + "/tests/fixtures/";
 
-class MpiLogits : public ::testing::Test {
+class MpiCommands : public ::testing::Test {
  protected:
   void SetUp() override { fs::create_directories(folder_); }
   void TearDown() override { fs::remove_all(folder_); }
@@ -62,27 +63,25 @@ Words operator+(Words words, const Words& more) {
   return words;
 }
 
-TEST_F(MpiLogits, AreTheBitsOfLocalRanks) {
+TEST_F(MpiCommands, AreTheBitsOfLocalRanks) {
   const Words form = {"--connectivity", "farskip", "--expert-chunks", "2"};
-  for (const size_t ranks : {2, 4}) {
-    for (const std::string family : {"deepseek_v2", "mixtral"}) {
-      std::string local = std::string(FARSKIP_BINARY) + " logits " + fixtures + family +
-                          " --ranks " + std::to_string(ranks) + " --output " +
-                          path("local.safetensors");
-      for (const std::string& word : golden(family) + form) local += " " + word;
-      ASSERT_EQ(std::system((local + " 2>/dev/null").c_str()), 0);
-      const Words chaos = ranks == 2 ? Words{"--chaos", "3"} : Words{};
-      const JobResult job =
-          run(std::vector<Words>(ranks, logits(family, golden(family) + form + chaos)));
-      ASSERT_EQ(job.status, 0) << job.output;
-      const SafetensorsFile a(path("local.safetensors")), b(path("mpi.safetensors"));
-      EXPECT_TRUE(at::equal(a.view("logits"), b.view("logits"))) << family << " " << ranks;
-      fs::remove(path("mpi.safetensors"));
-    }
+  const std::vector<std::pair<size_t, std::string>> cases = {{2, "mixtral"}, {4, "deepseek_v2"}};
+  for (const auto& [ranks, family] : cases) {
+    std::string local = std::string(FARSKIP_BINARY) + " logits " + fixtures + family + " --ranks " +
+                        std::to_string(ranks) + " --output " + path("local.safetensors");
+    for (const std::string& word : golden(family) + form) local += " " + word;
+    ASSERT_EQ(std::system((local + " 2>/dev/null").c_str()), 0);
+    const Words chaos = ranks == 2 ? Words{"--chaos", "3"} : Words{};
+    const JobResult job =
+        run(std::vector<Words>(ranks, logits(family, golden(family) + form + chaos)));
+    ASSERT_EQ(job.status, 0) << job.output;
+    const SafetensorsFile a(path("local.safetensors")), b(path("mpi.safetensors"));
+    EXPECT_TRUE(at::equal(a.view("logits"), b.view("logits"))) << family << " " << ranks;
+    fs::remove(path("mpi.safetensors"));
   }
 }
 
-TEST_F(MpiLogits, RanksIsTheSizeOfTheJob) {
+TEST_F(MpiCommands, RanksIsTheSizeOfTheJob) {
   const Words command = logits("mixtral", golden("mixtral") + Words{"--ranks", "3"});
   const JobResult job = run({command, command});
   EXPECT_EQ(job.status, 2);
@@ -91,7 +90,7 @@ TEST_F(MpiLogits, RanksIsTheSizeOfTheJob) {
   EXPECT_TRUE(fs::is_empty(folder_));
 }
 
-TEST_F(MpiLogits, ProcessesThatAreNotAlikeAreRefused) {
+TEST_F(MpiCommands, ProcessesThatAreNotAlikeAreRefused) {
   const Words plain = logits("mixtral", golden("mixtral"));
   const auto expect_error = [&](const Words& other, const std::string& part) {
     const JobResult job = run({plain, other});
@@ -105,13 +104,41 @@ TEST_F(MpiLogits, ProcessesThatAreNotAlikeAreRefused) {
 }
 
 // One process fails on its own: the others are told why, and nothing is written.
-TEST_F(MpiLogits, OneBadFileEndsTheJob) {
+TEST_F(MpiCommands, OneBadFileEndsTheJob) {
   const JobResult job = run({logits("mixtral", golden("mixtral")),
                              logits("mixtral", {"--tokens", fixtures + "mixtral/config.json"})});
   EXPECT_EQ(job.status, 1);
   EXPECT_THAT(job.output, AllOf(HasSubstr("farskip: rank 1: " + fixtures),
                                 HasSubstr("rank 1: a rank stopped with an error")));
   EXPECT_TRUE(fs::is_empty(folder_));
+}
+
+// The processes plan the same schedules from what was measured on all of them; one prints.
+TEST_F(MpiCommands, BenchOverProcesses) {
+  const Words command = {FARSKIP_BINARY,
+                         "bench",
+                         fixtures + "deepseek_v2",
+                         "--transport",
+                         "mpi",
+                         "--tokens-per-rank",
+                         "64",
+                         "--link-fill",
+                         "0.75",
+                         "--connectivity",
+                         "standard,farskip",
+                         "--repeat",
+                         "1",
+                         "--json"};
+  const JobResult job = run({command, command});
+  ASSERT_EQ(job.status, 0) << job.output;
+  const size_t first = job.output.find('{'), last = job.output.rfind('}');
+  ASSERT_NE(first, std::string::npos) << job.output;
+  const auto json = nlohmann::json::parse(job.output.substr(first, last - first + 1));
+  EXPECT_EQ(json.at("transport"), "mpi");
+  EXPECT_EQ(json.at("ranks"), 2);
+  EXPECT_EQ(json.at("rows").size(), 3u);
+  EXPECT_TRUE(json.at("bits_equal"));
+  EXPECT_GT(json.at("link").at("bytes_per_second"), 0);
 }
 
 }  // namespace

@@ -5,15 +5,15 @@
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <numeric>
 #include <optional>
+#include <span>
 
 #include "farskip/base/error.h"
 #include "farskip/base/format.h"
 #include "farskip/base/table.h"
 #include "farskip/cli/cells.h"
 #include "farskip/cli/commands.h"
-#include "farskip/comm/local.h"
+#include "farskip/cli/transport.h"
 #include "farskip/comm/throttled.h"
 #include "farskip/graph/cost.h"
 #include "farskip/io/checkpoint.h"
@@ -28,7 +28,8 @@ namespace {
 
 struct BenchOptions {
   std::string model;
-  int layers = 0, ranks = 2;
+  int layers = 0, ranks = 2;  // ranks: as the transport has them
+  TransportOptions transport{.default_ranks = 2, .deadline = 120, .pin_threads = true};
   bool random_weights = false;
   int64_t tokens = 256, sequence_length = 0;
   std::string text;
@@ -41,7 +42,6 @@ struct BenchOptions {
   std::string dtype = "float32";
   int repeat = 5, warm_up = 1;
   uint64_t seed = 1;
-  double deadline = 120;
   bool json = false;
   std::string trace;
 };
@@ -103,7 +103,7 @@ struct Bench {
   TokenBatch tokens;
 };
 
-Bench prepare(const BenchOptions& options) {
+Bench prepare(const BenchOptions& options, std::span<const int> ranks) {
   const bool has_weights = std::filesystem::is_directory(options.model) && !options.random_weights;
   ModelConfig model = load_model(options.model);
   if (options.layers > 0) model = cut_layers(model, options.layers);
@@ -122,8 +122,6 @@ Bench prepare(const BenchOptions& options) {
                       .found = std::to_string(options.ranks)});
   }
   Placement placement = Placement::contiguous(model.router.experts, options.ranks);
-  std::vector<int> ranks(options.ranks);
-  std::iota(ranks.begin(), ranks.end(), 0);
   const at::ScalarType dtype = options.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
   std::vector<Weights> weights;
   if (has_weights) {
@@ -135,11 +133,8 @@ Bench prepare(const BenchOptions& options) {
   return {std::move(model), std::move(placement), std::move(weights), std::move(tokens)};
 }
 
-Session open_session(const BenchOptions& options, const Bench& bench,
-                     const std::optional<LinkOptions>& link) {
-  auto groups = make_local_groups(
-      options.ranks,
-      {.deadline = std::chrono::duration<double>(options.deadline), .pin_threads = true});
+Session open_session(const Bench& bench, Ranks& ranks, const std::optional<LinkOptions>& link) {
+  auto groups = ranks.take_groups();
   if (link) groups = make_throttled(std::move(groups), *link);
   return Session(bench.model, bench.placement, bench.weights, std::move(groups));
 }
@@ -160,9 +155,9 @@ bool hideable(OpKind kind) {
 
 // The bandwidth at which communication takes `fill` of the compute that can hide it, from a run
 // without a link.
-LinkOptions filled_link(const BenchOptions& options, const Bench& bench,
+LinkOptions filled_link(const BenchOptions& options, const Bench& bench, Ranks& ranks,
                         const RoutingRecord* replay) {
-  Session session = open_session(options, bench, std::nullopt);
+  Session session = open_session(bench, ranks, std::nullopt);
   ComparisonOptions probe = comparison_options(options);
   probe.replay = replay;
   probe.variants = {{.connectivity = "standard", .schedule = "blocking"}};
@@ -179,6 +174,9 @@ LinkOptions filled_link(const BenchOptions& options, const Bench& bench,
       if (moe && hideable(kind) && span.name == to_string(kind)) compute += span.seconds();
     }
   }
+  // Rank 0's, so that all processes choose the same link.
+  const std::vector<std::vector<double>> own(session.groups().size(), {compute});
+  compute = session.all_gather(own).at(0).at(0);
   bytes = static_cast<double>(found.rows[0].bytes_sent) / options.ranks;
   const double seconds = *options.link_fill * compute - collectives * options.link_us * 1e-6;
   if (!(seconds > 0)) {
@@ -262,6 +260,7 @@ void print_json(const BenchOptions& options, const Bench& bench, const Compariso
   nlohmann::ordered_json out = {{"obtained", "measured"},
                                 {"model", bench.model.name},
                                 {"layers", bench.model.layer_count()},
+                                {"transport", options.transport.name},
                                 {"ranks", options.ranks},
                                 {"tokens_per_rank", options.tokens},
                                 {"dtype", options.dtype},
@@ -279,8 +278,8 @@ void print_json(const BenchOptions& options, const Bench& bench, const Compariso
 
 void print_head(const BenchOptions& options, const Bench& bench, const LinkOptions* link) {
   std::cout << "measured: " << bench.model.name << ", " << bench.model.layer_count() << " layers, "
-            << options.ranks << " local ranks x " << options.tokens << " tokens, " << options.dtype
-            << ", routing " << options.routing[0] << ", weights "
+            << options.ranks << " " << options.transport.name << " ranks x " << options.tokens
+            << " tokens, " << options.dtype << ", routing " << options.routing[0] << ", weights "
             << (options.random_weights ? "random" : "of the checkpoint") << ", median of "
             << options.repeat << " rounds\n";
   if (link) {
@@ -336,34 +335,40 @@ void write_traces(const BenchOptions& options, const Bench& bench, const Compari
 }
 
 std::optional<LinkOptions> chosen_link(const BenchOptions& options, const Bench& bench,
-                                       const RoutingRecord* replay) {
-  if (options.link_fill) return filled_link(options, bench, replay);
+                                       Ranks& ranks, const RoutingRecord* replay) {
+  if (options.link_fill) return filled_link(options, bench, ranks, replay);
   if (!options.link_gbps) return std::nullopt;
   return LinkOptions{.bytes_per_second = *options.link_gbps * 1e9 / 8,
                      .latency_seconds = options.link_us * 1e-6};
 }
 
-void run(const BenchOptions& options) {
-  at::set_num_threads(1);
-  const Bench bench = prepare(options);
+void report_results(const BenchOptions& options, const Bench& bench, const Comparison& comparison,
+                    const LinkOptions* link, const std::optional<LinkReport>& lateness) {
+  if (options.json) {
+    print_json(options, bench, comparison, lateness);
+  } else {
+    print_head(options, bench, link);
+    print_table(comparison);
+    print_foot(comparison, lateness);
+  }
+  if (!options.trace.empty()) write_traces(options, bench, comparison);
+}
+
+void run(const BenchOptions& options, Ranks& ranks) {
+  const Bench bench = prepare(options, ranks.here);
   std::optional<RoutingRecord> replay;
   if (options.routing[0] == "replay") {
     replay = read_routing(options.routing[1], bench.model, options.tokens * options.ranks);
   }
-  const auto link = chosen_link(options, bench, replay ? &*replay : nullptr);
-  Session session = open_session(options, bench, link);
+  const auto link = chosen_link(options, bench, ranks, replay ? &*replay : nullptr);
+  Session session = open_session(bench, ranks, link);
   ComparisonOptions what = comparison_options(options);
   what.replay = replay ? &*replay : nullptr;
   const Comparison comparison = compare(session, bench.tokens, what);
-  const auto report = link_report(session.groups());
-  if (options.json) {
-    print_json(options, bench, comparison, report);
-  } else {
-    print_head(options, bench, link ? &*link : nullptr);
-    print_table(comparison);
-    print_foot(comparison, report);
+  if (ranks.first()) {
+    report_results(options, bench, comparison, link ? &*link : nullptr,
+                   link_report(session.groups()));
   }
-  if (!options.trace.empty()) write_traces(options, bench, comparison);
   if (!comparison.bits_equal) {
     throw Error("schedules of one graph gave different bits",
                 {.where = comparison.first_difference});
@@ -389,9 +394,7 @@ void add_work_options(CLI::App& command, BenchOptions& o) {
       ->capture_default_str()
       ->check(CLI::Range(0, 100000));
   command.add_flag("--random-weights", o.random_weights, "weights drawn from --seed");
-  command.add_option("--ranks", o.ranks, "thread ranks that share the experts")
-      ->capture_default_str()
-      ->check(CLI::Range(1, 64));
+  add_transport_options(command, o.transport, 64);
   command.add_option("--tokens-per-rank", o.tokens, "tokens of one step on one rank")
       ->capture_default_str()
       ->check(CLI::Range(1, 1 << 24));
@@ -445,9 +448,6 @@ void add_comparison_options(CLI::App& command, BenchOptions& o) {
   command.add_option("--warm-up", o.warm_up, "rounds before them")
       ->capture_default_str()
       ->check(CLI::Range(0, 1000));
-  command.add_option("--deadline", o.deadline, "longest wait for another rank, seconds")
-      ->capture_default_str()
-      ->check(CLI::Range(1e-3, 1e7));
   command.add_flag("--json", o.json, "print JSON");
   command.add_option("--trace", o.trace, "folder for a Perfetto trace and an SVG");
 }
@@ -456,13 +456,17 @@ void add_comparison_options(CLI::App& command, BenchOptions& o) {
 
 void add_bench_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand(
-      "bench", "Measured overlap: variants run in turn on thread ranks with an emulated link");
+      "bench", "Measured overlap: variants run in turn on ranks with an emulated link");
   auto options = std::make_shared<BenchOptions>();
   add_work_options(*command, *options);
   add_comparison_options(*command, *options);
   command->callback([options] {
     check_routing(options->routing);
-    run(*options);
+    at::set_num_threads(1);
+    with_ranks(options->transport, [&](Ranks& ranks) {
+      options->ranks = ranks.size;
+      run(*options, ranks);
+    });
   });
 }
 

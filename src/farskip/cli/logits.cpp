@@ -34,8 +34,9 @@ Session make_session(const LogitsOptions& options, const Checkpoint& checkpoint,
   const Placement placement = Placement::contiguous(model.router.experts, ranks.size);
   std::vector<Weights> weights =
       load_weights(checkpoint, model, placement, ranks.here, options.form.dtype);
-  if (options.chaos) ranks.groups = make_chaos(std::move(ranks.groups), *options.chaos);
-  return Session(model, placement, std::move(weights), std::move(ranks.groups));
+  auto groups = ranks.take_groups();
+  if (options.chaos) groups = make_chaos(std::move(groups), *options.chaos);
+  return Session(model, placement, std::move(weights), std::move(groups));
 }
 
 // A rewrite that does not fit the model is a wrong flag here.

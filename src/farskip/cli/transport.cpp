@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <numeric>
+#include <utility>
 
 #include "farskip/cli/commands.h"
 #include "farskip/comm/local.h"
@@ -16,8 +17,11 @@ void run_local(const TransportOptions& options, const std::function<void(Ranks&)
   Ranks ranks{.size = options.ranks.value_or(options.default_ranks)};
   ranks.here.resize(static_cast<size_t>(ranks.size));
   std::iota(ranks.here.begin(), ranks.here.end(), 0);
-  ranks.groups = make_local_groups(
-      ranks.size, {.deadline = Seconds(options.deadline), .pin_threads = options.pin_threads});
+  ranks.open = [&] {
+    return make_local_groups(
+        ranks.size, {.deadline = Seconds(options.deadline), .pin_threads = options.pin_threads});
+  };
+  ranks.groups = ranks.open();
   work(ranks);
 }
 
@@ -36,7 +40,12 @@ void run_mpi(const TransportOptions& options, const std::function<void(Ranks&)>&
   Ranks ranks{.size = process.size(), .here = {process.rank()}};
   try {
     check_size(options, ranks.size);
-    ranks.groups.push_back(make_mpi_group(process, {.deadline = Seconds(options.deadline)}));
+    ranks.open = [&] {
+      std::vector<std::unique_ptr<Group>> groups;
+      groups.push_back(make_mpi_group(process, {.deadline = Seconds(options.deadline)}));
+      return groups;
+    };
+    ranks.groups = ranks.open();
     work(ranks);
   } catch (const std::exception& error) {
     const int status = report(error, process.rank());
@@ -53,6 +62,11 @@ void run_mpi(const TransportOptions& options, const std::function<void(Ranks&)>&
 }
 
 }  // namespace
+
+std::vector<std::unique_ptr<Group>> Ranks::take_groups() {
+  if (groups.empty()) return open();
+  return std::exchange(groups, {});
+}
 
 void add_transport_options(CLI::App& command, TransportOptions& options, int most_ranks) {
   command

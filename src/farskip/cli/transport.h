@@ -30,7 +30,10 @@ void add_transport_options(CLI::App& command, TransportOptions& options, int mos
 struct Ranks {
   int size = 1;
   std::vector<int> here;                       // ascending
-  std::vector<std::unique_ptr<Group>> groups;  // of `here`; the work may take them
+  std::vector<std::unique_ptr<Group>> groups;  // of `here`
+  std::function<std::vector<std::unique_ptr<Group>>()> open;
+  // The groups, or, once they were taken, new ones. Collective.
+  std::vector<std::unique_ptr<Group>> take_groups();
   // Whether this process holds rank 0, which writes and prints results.
   bool first() const { return here.front() == 0; }
 };

@@ -10,6 +10,7 @@
 #include "farskip/base/error.h"
 #include "farskip/base/progress.h"
 #include "farskip/runtime/contention.h"
+#include "farskip/runtime/rank_figures.h"
 #include "farskip/simulate/simulate.h"
 
 namespace farskip {
@@ -23,36 +24,6 @@ GraphKey key_of(const Variant& v) {
 double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   return values.at(values.size() / 2);
-}
-
-double step_seconds(const ForwardResult& result) {
-  double slowest = 0;
-  for (const StepResult& rank : result.ranks) {
-    slowest = std::max(slowest, rank.timeline.step_seconds);
-  }
-  return slowest;
-}
-
-OverlapMetrics mean_metrics(const ForwardResult& result) {
-  OverlapMetrics mean;
-  const double share = 1.0 / static_cast<double>(result.ranks.size());
-  for (const StepResult& rank : result.ranks) {
-    const OverlapMetrics m = measure_overlap(rank.timeline);
-    mean.step = std::max(mean.step, m.step);
-    mean.compute += share * m.compute;
-    mean.communication += share * m.communication;
-    mean.overlapped += share * m.overlapped;
-    mean.exposed += share * m.exposed;
-    mean.idle_compute += share * m.idle_compute;
-    mean.skew += share * m.skew;
-    mean.interior_communication += share * m.interior_communication;
-    mean.interior_exposed += share * m.interior_exposed;
-  }
-  if (mean.communication > 0) mean.percent_overlapped = 100 * mean.overlapped / mean.communication;
-  if (mean.interior_communication > 0) {
-    mean.interior_percent = 100 * (1 - mean.interior_exposed / mean.interior_communication);
-  }
-  return mean;
 }
 
 class Comparer {
@@ -74,6 +45,7 @@ class Comparer {
     progress.update(2, "contention");
     plan();
     measure();
+    conclude_bits();
     progress.update(4, "steps");
     relate();
     return std::move(comparison_);
@@ -125,7 +97,7 @@ class Comparer {
       std::vector<const ForwardResult*> counted;
       for (size_t r = warm_up; r < results.size(); ++r) counted.push_back(&results[r][i]);
       Calibrated& graph = graphs_[keys[i]];
-      graph.durations = measured_durations(graph.blocking.graph, counted);
+      graph.durations = gather_durations(session_, graph.blocking.graph, counted);
       graph.logits = results.back()[i].logits();
       check_bits(keys[i], "blocking", graph.logits);
     }
@@ -136,12 +108,24 @@ class Comparer {
     const auto family = std::make_pair(std::get<0>(key), std::get<1>(key));
     const auto [found, first] = expected_.try_emplace(family, logits);
     if (first) return;
-    ++comparison_.bits_compared;
-    if (at::equal(found->second, logits) || !comparison_.bits_equal) return;
-    comparison_.bits_equal = false;
-    comparison_.first_difference = std::get<0>(key) + ", " + schedule + ", chunks " +
-                                   std::to_string(std::get<2>(key)) + ", pieces " +
-                                   std::to_string(std::get<3>(key));
+    if (!at::equal(found->second, logits)) differences_.push_back(checks_.size());
+    checks_.push_back(std::get<0>(key) + ", " + schedule + ", chunks " +
+                      std::to_string(std::get<2>(key)) + ", pieces " +
+                      std::to_string(std::get<3>(key)));
+  }
+
+  // The same on every process, each of which has compared the logits of its own ranks.
+  void conclude_bits() {
+    const double none = static_cast<double>(checks_.size());
+    const double own = differences_.empty() ? none : static_cast<double>(differences_[0]);
+    double first = none;
+    for (const auto& rank :
+         session_.all_gather(std::vector(session_.groups().size(), std::vector{own}))) {
+      first = std::min(first, rank.at(0));
+    }
+    comparison_.bits_compared = static_cast<int>(checks_.size());
+    comparison_.bits_equal = first == none;
+    if (first < none) comparison_.first_difference = checks_[static_cast<size_t>(first)];
   }
 
   void plan() {
@@ -170,26 +154,29 @@ class Comparer {
     }
   }
 
-  ComparisonRow row(size_t i, const std::vector<const ForwardResult*>& counted) const {
+  ComparisonRow row(size_t i, const std::vector<const ForwardResult*>& counted) {
     const Variant& variant = variants_[i];
     const Calibrated& graph = graphs_.at(key_of(variant));
+    const auto figures = gather_figures(session_, counted);
     std::vector<double> seconds;
-    for (const ForwardResult* result : counted) seconds.push_back(step_seconds(*result));
+    for (const auto& round : figures) seconds.push_back(step_seconds(round));
     ComparisonRow row{.variant = variant, .timelines = {}, .simulated = {}};
     row.step = {median(seconds), *std::ranges::min_element(seconds),
                 *std::ranges::max_element(seconds)};
-    const ForwardResult& typical =
-        *counted[std::ranges::find(seconds, row.step.median) - seconds.begin()];
-    row.metrics = mean_metrics(typical);
+    const size_t typical = std::ranges::find(seconds, row.step.median) - seconds.begin();
+    row.metrics = mean_metrics(figures[typical]);
     row.bound = lower_bound(graph.blocking.graph, graph.durations);
     row.simulated =
         simulate(steps_[i].graph, steps_[i].schedule, graph.durations, comparison_.contention);
     row.predicted = row.simulated.step_seconds;
     const double tokens = static_cast<double>(tokens_.ids.size());
     row.tokens_per_second = tokens / row.step.median;
-    for (const StepResult& rank : typical.ranks) {
-      row.bytes_sent += rank.traffic.bytes_sent;
-      row.peak_activation_bytes = std::max(row.peak_activation_bytes, rank.peak_activation_bytes);
+    for (const RankFigures& rank : figures[typical]) {
+      row.bytes_sent += static_cast<int64_t>(rank.bytes_sent);
+      row.peak_activation_bytes =
+          std::max(row.peak_activation_bytes, static_cast<int64_t>(rank.peak_activation_bytes));
+    }
+    for (const StepResult& rank : counted[typical]->ranks) {
       row.timelines.push_back(rank.timeline);
       row.timelines.back().title = variant.label();
     }
@@ -217,26 +204,12 @@ class Comparer {
   std::map<GraphKey, Calibrated> graphs_;
   std::map<std::pair<std::string, bool>, at::Tensor> expected_;
   std::vector<PlannedStep> steps_;
+  std::vector<std::string> checks_;  // which logits were compared
+  std::vector<size_t> differences_;  // those of checks_ that failed here
   Comparison comparison_;
 };
 
 }  // namespace
-
-Durations measured_durations(const Graph& graph, const std::vector<const ForwardResult*>& rounds) {
-  std::vector<std::vector<double>> seen(graph.ops().size());
-  for (const ForwardResult* result : rounds) {
-    std::vector<double> mean(graph.ops().size(), 0);
-    for (const StepResult& rank : result->ranks) {
-      for (const Span& span : rank.timeline.spans) {
-        mean[span.op] += span.seconds() / static_cast<double>(result->ranks.size());
-      }
-    }
-    for (size_t op = 0; op < mean.size(); ++op) seen[op].push_back(mean[op]);
-  }
-  Durations durations;
-  for (auto& values : seen) durations.push_back(values.empty() ? 0 : median(values));
-  return durations;
-}
 
 Comparison compare(Session& session, const TokenBatch& tokens, const ComparisonOptions& options) {
   return Comparer(session, tokens, options).run();

@@ -35,7 +35,7 @@ struct ComparisonRow {
   double predicted = 0;    // seconds, by simulation with those durations
   int64_t bytes_sent = 0;  // in one step, all ranks, to other ranks
   int64_t peak_activation_bytes = 0;
-  std::vector<Timeline> timelines;  // of the median round, by rank
+  std::vector<Timeline> timelines;  // of the median round, of the ranks held here
   Timeline simulated;
 };
 
@@ -49,10 +49,8 @@ struct Comparison {
 
 // Measures the variants against each other on one session: blocking runs of every graph give op
 // durations, from which come schedules, bounds and predictions; then all variants run in turn,
-// `repeat` times. Contention comes from measure_contention. Progress goes to stderr on a terminal.
+// `repeat` times. Contention comes from measure_contention. Where ranks live in several processes,
+// each makes the same call and gets the same figures. Progress goes to stderr on a terminal.
 Comparison compare(Session& session, const TokenBatch& tokens, const ComparisonOptions& options);
-
-// Seconds of each op: the median over rounds of the mean over ranks.
-Durations measured_durations(const Graph& graph, const std::vector<const ForwardResult*>& rounds);
 
 }  // namespace farskip

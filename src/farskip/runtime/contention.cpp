@@ -12,7 +12,7 @@
 namespace farskip {
 namespace {
 
-constexpr Tag first_tag = -1000;
+constexpr Tag first_tag = -1000, mean_tag = -999;
 constexpr int stretches = 5;
 
 double seconds_since(Clock::time_point start) {
@@ -110,24 +110,28 @@ class Stretches {
   std::vector<double> compute_alone_, compute_beside_, communicate_alone_, communicate_beside_;
 };
 
+Contention mean_over_ranks(Group& group, const Contention& own) {
+  const at::Tensor both = at::empty({2}, at::kDouble);
+  double* const values = both.mutable_data_ptr<double>();
+  values[0] = own.compute, values[1] = own.communication;
+  group.all_reduce(both, both, mean_tag).synchronize();
+  return {values[0] / group.size(), values[1] / group.size()};
+}
+
 }  // namespace
 
 Contention measure_contention(const std::vector<std::unique_ptr<Group>>& groups,
                               const ContentionOptions& options) {
-  if (groups.size() < 2) return {};
-  std::vector<Contention> found(groups.size());
+  if (groups.empty() || groups[0]->size() < 2) return {};
+  Contention mean;
   run_ranks(groups,
             [&](Group& group) {
               Stretches stretches(group, options);
               stretches.run();
-              found[group.rank()] = stretches.result();
+              const Contention found = mean_over_ranks(group, stretches.result());
+              if (&group == groups[0].get()) mean = found;
             },
             {.pin_threads = true});
-  Contention mean{0, 0};
-  for (const Contention& rank : found) {
-    mean.compute += rank.compute / static_cast<double>(found.size());
-    mean.communication += rank.communication / static_cast<double>(found.size());
-  }
   return mean;
 }
 

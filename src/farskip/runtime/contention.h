@@ -15,7 +15,8 @@ struct ContentionOptions {
 
 // How much slower matrix products run beside all-to-alls, and all-to-alls beside matrix products,
 // on these ranks and links: a micro-benchmark of its own, never taken from the runs it explains.
-// Both at least 1. Throws CommError.
+// Both at least 1, the mean over all ranks of the groups, whose ranks other processes may hold.
+// Collective. Throws CommError.
 Contention measure_contention(const std::vector<std::unique_ptr<Group>>& groups,
                               const ContentionOptions& options = {});
 

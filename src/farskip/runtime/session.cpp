@@ -204,6 +204,24 @@ at::Tensor Session::gather_logits(const ForwardResult& result) {
   return all;
 }
 
+std::vector<std::vector<double>> Session::all_gather(
+    const std::vector<std::vector<double>>& numbers) {
+  std::vector<std::vector<double>> all(static_cast<size_t>(ranks()));
+  run_ranks(groups_, [&](Group& group) {
+    const size_t index = index_of(group);
+    const at::Tensor mine = at::tensor(numbers.at(index), at::kDouble);
+    const at::Tensor gathered = at::empty({group.size() * mine.size(0)}, at::kDouble);
+    group.all_gather(gathered, mine, gather_tag).synchronize();
+    if (index != 0) return;
+    const double* from = gathered.const_data_ptr<double>();
+    for (auto& rank : all) {
+      rank.assign(from, from + mine.size(0));
+      from += mine.size(0);
+    }
+  });
+  return all;
+}
+
 at::Tensor pad_sequences(const at::Tensor& flat, std::span<const int64_t> lengths, int64_t width) {
   at::Tensor padded =
       at::zeros({static_cast<int64_t>(lengths.size()), width, flat.size(1)}, flat.options());

@@ -73,6 +73,10 @@ class Session {
   // Collective. Throws CommError.
   at::Tensor gather_logits(const ForwardResult& result);
 
+  // What every rank has: numbers[i], of one length on all ranks, is of groups()[i], result[r] of
+  // rank r. Collective. Throws CommError.
+  std::vector<std::vector<double>> all_gather(const std::vector<std::vector<double>>& numbers);
+
  private:
   size_t index_of(const Group& group) const;
 

@@ -1,0 +1,103 @@
+#include "farskip/runtime/rank_figures.h"
+
+#include <algorithm>
+
+namespace farskip {
+namespace {
+
+// The one list of what travels between processes: read and written in this order. Figures that
+// follow from others are worked out again.
+template <typename Figures, typename Visit>
+void visit(Figures& figures, const Visit& each) {
+  auto& m = figures.metrics;
+  each(figures.step_seconds), each(figures.bytes_sent), each(figures.peak_activation_bytes);
+  each(m.step), each(m.compute), each(m.communication), each(m.overlapped), each(m.exposed);
+  each(m.idle_compute), each(m.skew), each(m.interior_communication), each(m.interior_exposed);
+}
+
+void append(std::vector<double>& numbers, const StepResult& result) {
+  const RankFigures figures{
+      .step_seconds = result.timeline.step_seconds,
+      .metrics = measure_overlap(result.timeline),
+      .bytes_sent = static_cast<double>(result.traffic.bytes_sent),
+      .peak_activation_bytes = static_cast<double>(result.peak_activation_bytes)};
+  visit(figures, [&](const double& value) { numbers.push_back(value); });
+}
+
+}  // namespace
+
+std::vector<std::vector<RankFigures>> gather_figures(
+    Session& session, std::span<const ForwardResult* const> results) {
+  std::vector<std::vector<double>> own(session.groups().size());
+  for (const ForwardResult* result : results) {
+    for (size_t i = 0; i < own.size(); ++i) append(own[i], result->ranks[i]);
+  }
+  const auto all = session.all_gather(own);
+  std::vector<std::vector<RankFigures>> figures(results.size(),
+                                                std::vector<RankFigures>(all.size()));
+  for (size_t rank = 0; rank < all.size(); ++rank) {
+    size_t at = 0;
+    for (auto& of_result : figures) {
+      visit(of_result[rank], [&](double& value) { value = all[rank].at(at++); });
+    }
+  }
+  return figures;
+}
+
+Durations gather_durations(Session& session, const Graph& graph,
+                           std::span<const ForwardResult* const> rounds) {
+  const size_t ops = graph.ops().size();
+  std::vector<std::vector<double>> own(session.groups().size(),
+                                       std::vector<double>(ops * rounds.size(), 0));
+  for (size_t round = 0; round < rounds.size(); ++round) {
+    for (size_t i = 0; i < own.size(); ++i) {
+      for (const Span& span : rounds[round]->ranks[i].timeline.spans) {
+        own[i][round * ops + static_cast<size_t>(span.op)] += span.seconds();
+      }
+    }
+  }
+  const auto all = session.all_gather(own);
+  Durations durations(ops, 0);
+  if (rounds.empty()) return durations;
+  for (size_t op = 0; op < ops; ++op) {
+    std::vector<double> means(rounds.size(), 0);
+    for (size_t round = 0; round < rounds.size(); ++round) {
+      for (const auto& rank : all) {
+        means[round] += rank[round * ops + op] / static_cast<double>(all.size());
+      }
+    }
+    std::ranges::sort(means);
+    durations[op] = means[means.size() / 2];
+  }
+  return durations;
+}
+
+double step_seconds(std::span<const RankFigures> ranks) {
+  double slowest = 0;
+  for (const RankFigures& rank : ranks) slowest = std::max(slowest, rank.step_seconds);
+  return slowest;
+}
+
+OverlapMetrics mean_metrics(std::span<const RankFigures> ranks) {
+  OverlapMetrics mean;
+  const double share = 1.0 / static_cast<double>(ranks.size());
+  for (const RankFigures& rank : ranks) {
+    const OverlapMetrics& m = rank.metrics;
+    mean.step = std::max(mean.step, m.step);
+    mean.compute += share * m.compute;
+    mean.communication += share * m.communication;
+    mean.overlapped += share * m.overlapped;
+    mean.exposed += share * m.exposed;
+    mean.idle_compute += share * m.idle_compute;
+    mean.skew += share * m.skew;
+    mean.interior_communication += share * m.interior_communication;
+    mean.interior_exposed += share * m.interior_exposed;
+  }
+  if (mean.communication > 0) mean.percent_overlapped = 100 * mean.overlapped / mean.communication;
+  if (mean.interior_communication > 0) {
+    mean.interior_percent = 100 * (1 - mean.interior_exposed / mean.interior_communication);
+  }
+  return mean;
+}
+
+}  // namespace farskip
