@@ -33,7 +33,7 @@ struct BenchOptions {
   bool random_weights = false;
   int64_t tokens = 256, sequence_length = 0;
   std::string text;
-  std::optional<double> link_gbps, link_fill;
+  std::optional<double> link_gbps, link_gb_per_s, link_fill;
   double link_us = 0;
   std::vector<std::string> connectivities = {"standard", "farskip"}, schedules;
   bool two_batch = false;
@@ -103,7 +103,7 @@ struct Bench {
   TokenBatch tokens;
 };
 
-Bench prepare(const BenchOptions& options, std::span<const int> ranks) {
+Bench prepare(const BenchOptions& options, const Ranks& ranks) {
   const bool has_weights = std::filesystem::is_directory(options.model) && !options.random_weights;
   ModelConfig model = load_model(options.model);
   if (options.layers > 0) model = cut_layers(model, options.layers);
@@ -125,18 +125,16 @@ Bench prepare(const BenchOptions& options, std::span<const int> ranks) {
   const at::ScalarType dtype = options.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
   std::vector<Weights> weights;
   if (has_weights) {
-    weights = load_weights(Checkpoint(options.model), model, placement, ranks, dtype);
+    weights = load_weights(Checkpoint(options.model), model, placement, ranks.here, dtype);
   } else {
-    weights = random_weights(model, placement, ranks, dtype, options.seed);
+    weights = random_weights(model, placement, ranks.here, dtype, options.seed, ranks.device);
   }
   TokenBatch tokens = make_tokens(options, model);
   return {std::move(model), std::move(placement), std::move(weights), std::move(tokens)};
 }
 
 Session open_session(const Bench& bench, Ranks& ranks, const std::optional<LinkOptions>& link) {
-  auto groups = ranks.take_groups();
-  if (link) groups = make_throttled(std::move(groups), *link);
-  return Session(bench.model, bench.placement, bench.weights, std::move(groups));
+  return Session(bench.model, bench.placement, bench.weights, ranks.take_groups(link));
 }
 
 ComparisonOptions comparison_options(const BenchOptions& options) {
@@ -337,8 +335,10 @@ void write_traces(const BenchOptions& options, const Bench& bench, const Compari
 std::optional<LinkOptions> chosen_link(const BenchOptions& options, const Bench& bench,
                                        Ranks& ranks, const RoutingRecord* replay) {
   if (options.link_fill) return filled_link(options, bench, ranks, replay);
-  if (!options.link_gbps) return std::nullopt;
-  return LinkOptions{.bytes_per_second = *options.link_gbps * 1e9 / 8,
+  if (!options.link_gbps && !options.link_gb_per_s) return std::nullopt;
+  const double bytes_per_second =
+      options.link_gb_per_s ? *options.link_gb_per_s * 1e9 : *options.link_gbps * 1e9 / 8;
+  return LinkOptions{.bytes_per_second = bytes_per_second,
                      .latency_seconds = options.link_us * 1e-6};
 }
 
@@ -355,7 +355,7 @@ void report_results(const BenchOptions& options, const Bench& bench, const Compa
 }
 
 void run(const BenchOptions& options, Ranks& ranks) {
-  const Bench bench = prepare(options, ranks.here);
+  const Bench bench = prepare(options, ranks);
   std::optional<RoutingRecord> replay;
   if (options.routing[0] == "replay") {
     replay = read_routing(options.routing[1], bench.model, options.tokens * options.ranks);
@@ -418,11 +418,15 @@ void add_work_options(CLI::App& command, BenchOptions& o) {
 void add_comparison_options(CLI::App& command, BenchOptions& o) {
   auto* gbps = command.add_option("--link-gbps", o.link_gbps,
                                   "emulated link of each rank, Gb/s each way; none: memory copies");
+  auto* gb_per_s =
+      command.add_option("--link-gb-per-s", o.link_gb_per_s, "the same in gigabytes per second")
+          ->excludes(gbps);
   command.add_option("--link-us", o.link_us, "its latency, microseconds")->capture_default_str();
   command
       .add_option("--link-fill", o.link_fill,
                   "chooses the link: communication as a share of the compute that can hide it")
       ->excludes(gbps)
+      ->excludes(gb_per_s)
       ->check(CLI::Range(0.01, 100.0));
   command.add_option("--connectivity", o.connectivities, "presets or JSON files, a list")
       ->delimiter(',')

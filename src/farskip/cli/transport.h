@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "farskip/comm/group.h"
+#include "farskip/comm/throttled.h"
 
 namespace CLI {
 class App;
@@ -21,9 +22,13 @@ struct TransportOptions {
   int default_ranks = 1;     // local; over mpi the job's size counts
   double deadline = 60;      // seconds
   bool pin_threads = false;  // local: rank r on core r
+  std::string device = "cpu";
+  int loopback_ranks = 8;  // loopback: ranks that this one stands for
+  std::string loopback_path = "device";
 };
 
-// Adds --transport, --ranks and --deadline. `options` must outlive the parse.
+// Adds --transport, --ranks, --device, --deadline and what loopback needs. `options` must outlive
+// the parse.
 void add_transport_options(CLI::App& command, TransportOptions& options, int most_ranks);
 
 // The ranks of a command, and those of them that this process holds.
@@ -31,16 +36,20 @@ struct Ranks {
   int size = 1;
   std::vector<int> here;                       // ascending
   std::vector<std::unique_ptr<Group>> groups;  // of `here`
-  std::function<std::vector<std::unique_ptr<Group>>()> open;
-  // The groups, or, once they were taken, new ones. Collective.
-  std::vector<std::unique_ptr<Group>> take_groups();
+  at::Device device = at::kCPU;
+  // Opens groups of `here`. Only where `has_links` is true it looks at the link.
+  std::function<std::vector<std::unique_ptr<Group>>(const std::optional<LinkOptions>&)> open;
+  bool has_links = false;
+  // The groups, or, once they were taken, new ones, with an emulated link where one is asked for.
+  // Collective.
+  std::vector<std::unique_ptr<Group>> take_groups(const std::optional<LinkOptions>& link = {});
   // Whether this process holds rank 0, which writes and prints results.
   bool first() const { return here.front() == 0; }
 };
 
-// Opens the transport, runs `work` on this process's ranks, and closes it. Over mpi an error is
-// told to the other processes, printed with the rank, and thrown as Reported, since the process may
-// end on the way out. Throws UsageError if --ranks is not the size of the mpi job,
+// Opens the transport, runs `work` on this process's ranks, and closes it. Over mpi and nccl an
+// error is told to the other processes, printed with the rank, and thrown as Reported, since the
+// process may end on the way out. Throws UsageError if --ranks is not the size of the mpi job,
 // UnsupportedError for a transport that this build does not have, CommError, and what `work`
 // throws.
 void with_ranks(const TransportOptions& options, const std::function<void(Ranks&)>& work);

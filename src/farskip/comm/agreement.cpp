@@ -7,6 +7,8 @@
 #include <cstring>
 #include <vector>
 
+#include "farskip/comm/host_gather.h"
+
 namespace farskip {
 namespace {
 
@@ -20,15 +22,14 @@ std::string value_of(const std::string& text, size_t rank) {
 // Every rank's text.
 std::vector<std::string> gather(Group& group, Tag tag, const std::string& text) {
   const auto ranks = static_cast<int64_t>(group.size());
-  const at::Tensor length = at::empty({1}, at::kLong), lengths = at::empty({ranks}, at::kLong);
+  const at::Tensor length = at::empty({1}, at::kLong);
   *length.mutable_data_ptr<int64_t>() = static_cast<int64_t>(text.size());
-  group.all_gather(lengths, length, tag).synchronize();
+  const at::Tensor lengths = gather_on_host(group, length, tag);
   const int64_t* const sizes = lengths.const_data_ptr<int64_t>();
   const int64_t width = *std::max_element(sizes, sizes + ranks);
-  const at::Tensor mine = at::zeros({width}, at::kByte),
-                   all = at::empty({ranks * width}, at::kByte);
+  const at::Tensor mine = at::zeros({width}, at::kByte);
   if (!text.empty()) std::memcpy(mine.mutable_data_ptr(), text.data(), text.size());
-  group.all_gather(all, mine, tag).synchronize();
+  const at::Tensor all = gather_on_host(group, mine, tag);
   const char* const bytes = static_cast<const char*>(all.const_data_ptr());
   std::vector<std::string> texts;
   for (int64_t rank = 0; rank < ranks; ++rank) {

@@ -177,8 +177,8 @@ bool LoopbackExchange::move_paced(const std::vector<RowCopy>& copies) {
     arrived += c.rows * row;
     if (paced) {
       const double seconds = link_seconds(options_.link, 0, arrived);
-      const auto due = entered_ + std::chrono::ceil<Clock::duration>(
-                                      std::chrono::duration<double>(seconds));
+      const auto due =
+          entered_ + std::chrono::ceil<Clock::duration>(std::chrono::duration<double>(seconds));
       // Sleeping is some 50 us late; the last stretch is spent asking the clock.
       constexpr auto stretch = std::chrono::microseconds(200);
       if (due - Clock::now() > stretch && !pause(due - stretch)) return false;
@@ -201,8 +201,7 @@ void LoopbackExchange::cross_host(const std::vector<RowCopy>& copies) {
   }
   std::vector<int64_t> shape = part_->out.sizes().vec();
   shape[0] = rows;
-  const at::Tensor host =
-      staging_.narrow(0, 0, bytes).view(part_->out.scalar_type()).view(shape);
+  const at::Tensor host = staging_.narrow(0, 0, bytes).view(part_->out.scalar_type()).view(shape);
   int64_t at = 0;
   for (const RowCopy& c : copies) {
     const at::Tensor place = host.narrow(0, at, c.rows);
@@ -227,15 +226,15 @@ void LoopbackExchange::all_gather() {
 std::unique_ptr<Group> make_loopback_group(const LoopbackOptions& options) {
   if (options.ranks < 1 || options.ranks > 4096 || options.rank < 0 ||
       options.rank >= options.ranks) {
-    throw UsageError("a loopback group stands for no such rank",
-                     {.expected = "1 to 4096 ranks and one of them",
-                      .found = "rank " + std::to_string(options.rank) + " of " +
-                               std::to_string(options.ranks)});
+    throw UsageError(
+        "a loopback group stands for no such rank",
+        {.expected = "1 to 4096 ranks and one of them",
+         .found = "rank " + std::to_string(options.rank) + " of " + std::to_string(options.ranks)});
   }
   if (options.path == LoopbackPath::pcie && options.device.is_cpu()) {
-    throw UsageError("no bus to cross", {.where = "loopback path pcie",
-                                         .expected = "a GPU",
-                                         .found = options.device.str()});
+    throw UsageError(
+        "no bus to cross",
+        {.where = "loopback path pcie", .expected = "a GPU", .found = options.device.str()});
   }
   std::vector<std::unique_ptr<Group>> groups;
   groups.push_back(std::make_unique<QueuedGroup>(std::make_shared<LoopbackExchange>(options)));

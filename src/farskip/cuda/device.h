@@ -4,6 +4,9 @@
 
 namespace farskip {
 
+// Whether this build has CUDA kernels.
+bool cuda_is_built();
+
 // Whether this build has CUDA kernels and there is a GPU that they run on (compute capability 9.0,
 // Hopper, or later). Never throws: a missing driver means false.
 bool cuda_is_available();

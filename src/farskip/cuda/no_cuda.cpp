@@ -21,6 +21,8 @@ namespace {
 
 }  // namespace
 
+bool cuda_is_built() { return false; }
+
 bool cuda_is_available() { return false; }
 
 std::string cuda_version() { return "no CUDA (not built in)"; }

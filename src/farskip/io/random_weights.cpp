@@ -1,3 +1,4 @@
+#include <ATen/Context.h>
 #include <ATen/Dispatch.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
@@ -60,18 +61,19 @@ void fill(Scalar* values, int64_t count, double deviation, uint64_t seed,
 
 class Generator {
  public:
-  explicit Generator(uint64_t seed) : seed_(seed), normal_(make_normal_table()) {}
+  Generator(uint64_t seed, at::Device device)
+      : seed_(seed), device_(device), normal_(make_normal_table()) {}
 
   at::Tensor replicated(const WeightSpec& spec) const {
     if (spec.role == WeightRole::norm) return constant(spec, 1.0);
     if (spec.role == WeightRole::bias) return constant(spec, 0.0);
-    at::Tensor weight = at::empty(spec.shape, at::TensorOptions().dtype(spec.dtype));
+    at::Tensor weight = at::empty(spec.shape, options(spec));
     draw(weight, spec, spec.name);
     return weight;
   }
 
   at::Tensor experts(const WeightSpec& spec, const std::vector<int>& experts) const {
-    at::Tensor weight = at::empty(spec.shape, at::TensorOptions().dtype(spec.dtype));
+    at::Tensor weight = at::empty(spec.shape, options(spec));
     for (size_t i = 0; i < experts.size(); ++i) {
       draw(weight.select(0, static_cast<int64_t>(i)), spec,
            spec.name + "." + std::to_string(experts[i]));
@@ -80,30 +82,42 @@ class Generator {
   }
 
  private:
-  static at::Tensor constant(const WeightSpec& spec, double value) {
-    return at::full(spec.shape, value, at::TensorOptions().dtype(spec.dtype));
+  at::TensorOptions options(const WeightSpec& spec) const {
+    return at::TensorOptions().dtype(spec.dtype).device(device_);
+  }
+
+  at::Tensor constant(const WeightSpec& spec, double value) const {
+    return at::full(spec.shape, value, options(spec));
   }
 
   void draw(const at::Tensor& weight, const WeightSpec& spec, const std::string& name) const {
     const double deviation = spec.role == WeightRole::embedding
                                  ? 1.0
                                  : 1.0 / std::sqrt(static_cast<double>(spec.shape.back()));
+    const uint64_t seed = seed_for(seed_, name);
+    if (!weight.is_cpu()) {
+      at::Generator generator = at::globalContext().defaultGenerator(device_).clone();
+      generator.set_current_seed(seed);
+      at::Tensor(weight).normal_(0.0, deviation, generator);
+      return;
+    }
     AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, weight.scalar_type(), "draw", [&] {
-      fill(weight.data_ptr<scalar_t>(), weight.numel(), deviation, seed_for(seed_, name), normal_);
+      fill(weight.data_ptr<scalar_t>(), weight.numel(), deviation, seed, normal_);
     });
   }
 
   uint64_t seed_;
+  at::Device device_;
   NormalTable normal_;
 };
 
 }  // namespace
 
 std::vector<Weights> random_weights(const ModelConfig& config, const Placement& placement,
-                                    std::span<const int> ranks, at::ScalarType dtype,
-                                    uint64_t seed) {
+                                    std::span<const int> ranks, at::ScalarType dtype, uint64_t seed,
+                                    at::Device device) {
   std::vector<Weights> weights(ranks.size());
-  const Generator generator(seed);
+  const Generator generator(seed, device);
   for (size_t r = 0; r < ranks.size(); ++r) {
     for (const WeightSpec& spec : weight_specs(config, placement, ranks[r], dtype)) {
       at::Tensor& weight = weights[r][spec.name];

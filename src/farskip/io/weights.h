@@ -34,11 +34,12 @@ std::vector<Weights> load_weights(const Checkpoint& checkpoint, const ModelConfi
 // Weights drawn at random, for measurements: matrices normal with standard deviation
 // 1 / sqrt(columns), so that activations keep their size from layer to layer; the embedding normal
 // with deviation 1, so that tokens stay distinct; norms one, biases zero. A value depends on the
-// weight's name, its expert, its place and the seed alone, not on ranks or placement. Replicated
+// weight's name, its expert, its place and the seed alone, not on ranks or placement; on a GPU they
+// are drawn there, and are others than on a CPU. Replicated
 // weights are shared by the ranks. Throws as weight_specs.
 std::vector<Weights> random_weights(const ModelConfig& config, const Placement& placement,
-                                    std::span<const int> ranks, at::ScalarType dtype,
-                                    uint64_t seed);
+                                    std::span<const int> ranks, at::ScalarType dtype, uint64_t seed,
+                                    at::Device device = at::kCPU);
 Weights random_weights(const ModelConfig& config, const Placement& placement, int rank,
                        at::ScalarType dtype, uint64_t seed);
 

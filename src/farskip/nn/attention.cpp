@@ -8,7 +8,9 @@
 #include <string>
 
 #include "farskip/base/error.h"
+#include "farskip/cuda/rope.h"
 #include "farskip/nn/check.h"
+#include "farskip/nn/gpu.h"
 #include "farskip/nn/linear.h"
 #include "farskip/nn/norm.h"
 
@@ -50,7 +52,15 @@ AttentionInputs prepare_grouped(const ModelConfig& config, const AttentionWeight
   const AttentionInputs inputs{heads_of(qkv, 0, attention.heads, dim),
                                heads_of(qkv, q_width, attention.kv_heads, dim),
                                heads_of(qkv, q_width + kv_width, attention.kv_heads, dim)};
-  if (attention.qk_norm == AttentionConfig::QkNorm::per_head) {
+  const bool per_head = attention.qk_norm == AttentionConfig::QkNorm::per_head;
+  const bool fused = has_gpu_kernels(qkv) && attention.clip_qkv <= 0.0;
+  if (fused && (per_head || attention.qk_norm == AttentionConfig::QkNorm::none)) {
+    cuda::grouped_rope_(inputs.q, inputs.k, per_head ? weights.q_norm : at::Tensor(),
+                        per_head ? weights.k_norm : at::Tensor(), config.norm_eps, rope.cos,
+                        rope.sin, config.rope.interleaved);
+    return inputs;
+  }
+  if (per_head) {
     rms_norm_out(inputs.q, inputs.q, weights.q_norm, config.norm_eps);
     rms_norm_out(inputs.k, inputs.k, weights.k_norm, config.norm_eps);
   } else if (attention.qk_norm == AttentionConfig::QkNorm::all_heads) {
@@ -88,14 +98,19 @@ AttentionInputs prepare_latent(const ModelConfig& config, const AttentionWeights
 
   const at::Tensor compressed = linear(x, weights.q_kv_a);
   const at::Tensor q = latent_q(attention, weights, compressed);
-  apply_rope_(q.narrow(2, nope, rotated), rope, config.rope.interleaved);
-  const at::Tensor k_rotated = heads_of(compressed, q_width + latent, 1, rotated);
-  apply_rope_(k_rotated, rope, config.rope.interleaved);
-
   const at::Tensor normed =
       rms_norm(compressed.narrow(1, q_width, latent), weights.kv_a_norm, attention.lora_norm_eps);
   const at::Tensor kv = heads_of(linear(normed, weights.kv_b), 0, heads, nope + value);
   const at::Tensor k = at::empty({x.size(0), heads, nope + rotated}, x.options());
+  if (has_gpu_kernels(x)) {
+    cuda::latent_rope_out(k, q, kv.narrow(2, 0, nope),
+                          compressed.narrow(1, q_width + latent, rotated), rope.cos, rope.sin,
+                          config.rope.interleaved);
+    return {q, k, kv.narrow(2, nope, value)};
+  }
+  apply_rope_(q.narrow(2, nope, rotated), rope, config.rope.interleaved);
+  const at::Tensor k_rotated = heads_of(compressed, q_width + latent, 1, rotated);
+  apply_rope_(k_rotated, rope, config.rope.interleaved);
   k.narrow(2, 0, nope).copy_(kv.narrow(2, 0, nope));
   k.narrow(2, nope, rotated).copy_(k_rotated.expand({-1, heads, -1}));
   return {q, k, kv.narrow(2, nope, value)};

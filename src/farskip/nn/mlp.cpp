@@ -3,7 +3,9 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/silu.h>
 
+#include "farskip/cuda/mlp.h"
 #include "farskip/nn/check.h"
+#include "farskip/nn/gpu.h"
 #include "farskip/nn/linear.h"
 
 namespace farskip {
@@ -13,6 +15,9 @@ void silu_multiply_out(const at::Tensor& out, const at::Tensor& gate_up) {
   const int64_t width = out.size(1);
   require_shape(gate_up, {out.size(0), 2 * width}, "silu input");
   if (out.numel() == 0) return;
+  if (has_gpu_kernels(out) && out.is_contiguous() && gate_up.is_contiguous()) {
+    return cuda::silu_multiply_out(out, gate_up);
+  }
   at::Tensor result = out;
   // gate is a strided view, so the operator goes row by row and every row gets the same treatment.
   at::silu_out(result, gate_up.narrow(1, 0, width));

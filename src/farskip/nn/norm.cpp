@@ -7,7 +7,9 @@
 #include <array>
 #include <cmath>
 
+#include "farskip/cuda/norm.h"
 #include "farskip/nn/check.h"
+#include "farskip/nn/gpu.h"
 #include "farskip/nn/tensor_ops.h"
 
 namespace farskip {
@@ -69,6 +71,8 @@ void rms_norm_out(const at::Tensor& out, const at::Tensor& x, const at::Tensor& 
   require_dense_rows(x, "rms_norm input");
   require_dense_rows(out, "rms_norm output");
   if (x.numel() == 0) return;
+  constexpr int64_t widest = 8192;  // that the kernel takes in every dtype
+  if (has_gpu_kernels(x) && x.size(2) <= widest) return cuda::rms_norm_out(out, x, weight, eps);
   if (!x.is_cpu()) {
     out.copy_(tensor_ops::rms_norm(x, weight, eps));
     return;

@@ -13,7 +13,10 @@
 #include <vector>
 
 #include "farskip/base/error.h"
+#include "farskip/cuda/permutation.h"
+#include "farskip/cuda/routing.h"
 #include "farskip/nn/check.h"
+#include "farskip/nn/gpu.h"
 #include "farskip/nn/tensor_ops.h"
 
 namespace farskip {
@@ -82,6 +85,15 @@ DispatchPlan make_plan(const at::Tensor& experts, const at::Tensor& position_of_
   require_dtype(experts, at::kLong, "expert ids");
   require_shape(position_of_expert, {-1}, "position_of_expert");
   require_dtype(position_of_expert, at::kLong, "position_of_expert");
+  if (cuda_is_built() && experts.is_cuda()) {
+    const auto options = experts.options();
+    const DispatchPlan plan{at::empty({experts.numel()}, options),
+                            at::empty({experts.numel()}, options),
+                            at::empty(position_of_expert.sizes(), options)};
+    cuda::make_plan_out({plan.order, plan.inverse, plan.counts}, experts.contiguous(),
+                        position_of_expert.contiguous());
+    return plan;
+  }
   if (!experts.is_cpu()) return tensor_ops::make_plan(experts, position_of_expert);
 
   const int64_t slots = experts.numel(), expert_count = position_of_expert.numel();
@@ -120,6 +132,11 @@ at::Tensor permute(const at::Tensor& x, const at::Tensor& order, int64_t top_k) 
                                               .found = std::to_string(top_k),
                                               .hint = {}});
   }
+  if (has_gpu_kernels(x)) {
+    const at::Tensor out = at::empty({order.size(0), x.size(1)}, x.options());
+    cuda::permute_out(out, x, order.contiguous(), top_k);
+    return out;
+  }
   if (!x.is_cpu()) return x.index_select(0, order.floor_divide(top_k));
   const int64_t rows = order.size(0), bytes = x.size(1) * x.element_size();
   const int64_t stride = x.stride(0) * x.element_size();
@@ -152,6 +169,11 @@ at::Tensor unpermute(std::span<const at::Tensor> chunks, const at::Tensor& inver
     require_shape(chunk, {-1, width}, "unpermute rows");
     require_dtype(chunk, chunks[0].scalar_type(), "unpermute rows");
     require_dense_rows(chunk, "unpermute rows");
+  }
+  if (has_gpu_kernels(chunks[0])) {
+    const at::Tensor out = at::empty({tokens, width}, chunks[0].options());
+    cuda::unpermute_out(out, chunks, inverse.contiguous(), weights.contiguous());
+    return out;
   }
   if (!weights.is_cpu()) {
     const at::Tensor rows =

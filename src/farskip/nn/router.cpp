@@ -11,7 +11,9 @@
 #include <vector>
 
 #include "farskip/base/error.h"
+#include "farskip/cuda/routing.h"
 #include "farskip/nn/check.h"
+#include "farskip/nn/gpu.h"
 #include "farskip/nn/linear.h"
 #include "farskip/nn/tensor_ops.h"
 
@@ -144,12 +146,35 @@ class TokenRouter {
   std::vector<int64_t> chosen_, kept_;
 };
 
+// The rule as the CUDA kernels take it.
+cuda::RouterRule rule_of(const RouterConfig& config) {
+  cuda::RouterRule rule{.experts = config.experts,
+                        .top_k = config.top_k,
+                        .groups = config.groups,
+                        .kept_groups = config.kept_groups,
+                        .masked_score = static_cast<float>(config.masked_score),
+                        .normalize = config.normalize,
+                        .normalize_epsilon = static_cast<float>(config.normalize_epsilon),
+                        .scale = static_cast<float>(config.scale)};
+  using Rule = cuda::RouterRule;
+  rule.scoring = config.scoring == Scoring::softmax   ? Rule::Scoring::softmax
+                 : config.scoring == Scoring::sigmoid ? Rule::Scoring::sigmoid
+                                                      : Rule::Scoring::softmax_of_chosen;
+  rule.group_score = config.group_score == RouterConfig::GroupScore::best
+                         ? Rule::GroupScore::best
+                         : Rule::GroupScore::sum_of_best_two;
+  return rule;
+}
+
 }  // namespace
 
 at::Tensor router_logits(const RouterConfig& config, const at::Tensor& x,
                          const at::Tensor& weight) {
   require_shape(x, {-1, -1}, "router input");
   require_shape(weight, {config.experts, x.size(1)}, "router weight");
+  if (has_gpu_kernels(x) && x.scalar_type() == weight.scalar_type()) {
+    return cuda::router_logits(x, weight, config.fp32).to(at::kFloat);
+  }
   if (config.fp32) return linear(x.to(at::kFloat), weight.to(at::kFloat));
   return linear(x, weight).to(at::kFloat);
 }
@@ -164,9 +189,16 @@ Routing choose_experts(const RouterConfig& config, const at::Tensor& logits,
     require_dtype(correction_bias, at::kFloat, "router bias");
   }
   const at::Tensor bias = config.correction_bias ? correction_bias.contiguous() : at::Tensor();
+  const int64_t tokens = logits.size(0);
+  if (has_gpu_kernels(logits)) {
+    const Routing routing{at::empty({tokens, config.top_k}, logits.options().dtype(at::kLong)),
+                          at::empty({tokens, config.top_k}, logits.options().dtype(at::kFloat))};
+    cuda::choose_experts_out({routing.experts, routing.weights}, rule_of(config),
+                             logits.contiguous(), bias);
+    return routing;
+  }
   if (!logits.is_cpu()) return tensor_ops::choose_experts(config, logits, bias);
 
-  const int64_t tokens = logits.size(0);
   const size_t experts = static_cast<size_t>(config.experts);
   Routing routing{at::empty({tokens, config.top_k}, at::kLong),
                   at::empty({tokens, config.top_k}, at::kFloat)};

@@ -3,10 +3,13 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/ones.h>
+#include <ATen/ops/tensor.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
 #include <vector>
 
+#include "farskip/comm/host_gather.h"
 #include "farskip/comm/ranks.h"
 
 namespace farskip {
@@ -29,21 +32,24 @@ class Stretches {
  public:
   Stretches(Group& group, const ContentionOptions& options)
       : group_(group),
-        left_(at::ones({256, 512})),
-        right_(at::ones({512, 512})),
-        product_(at::empty({256, 512})) {
+        stream_(c10::impl::VirtualGuardImpl(group.device().type()).getStream(group.device())) {
+    const bool on_cpu = group.device().is_cpu();
+    const auto on = at::TensorOptions(group.device()).dtype(on_cpu ? at::kFloat : at::kBFloat16);
+    // Large enough to fill the device, small enough that several fit beside one exchange.
+    const int64_t m = on_cpu ? 256 : 4096, n = on_cpu ? 512 : 4096;
+    left_ = at::ones({m, n}, on);
+    right_ = at::ones({n, n}, on);
+    product_ = at::empty({m, n}, on);
     const int64_t rows = std::max<int64_t>(1, options.bytes / 1024 / group.size());
     rows_.assign(group.size(), rows);
-    in_ = at::ones({rows * group.size(), 256});
+    in_ = at::ones({rows * group.size(), 256}, on.dtype(at::kFloat));
     out_ = at::empty_like(in_);
     // As many products, and as many exchanges, as fill the asked time alone.
-    products_ = repeats(options.compute_seconds, [&] { multiply(); });
+    products_ = repeats(options.compute_seconds, [&] { multiply(), finish_compute(); });
     exchanges_ = 0;
     const double one = timed([&] { exchange().synchronize(); });
-    double share = options.compute_seconds / std::max(one, 1e-5);
-    at::Tensor agreed = at::ones({1}) * share;
-    group_.all_reduce(agreed, agreed.clone(), tag_--).synchronize();
-    share = agreed.item<float>() / static_cast<double>(group.size());
+    const at::Tensor asked = at::ones({1}) * (options.compute_seconds / std::max(one, 1e-5));
+    const double share = gather_on_host(group_, asked, tag_--).mean().item<float>();
     exchanges_ = std::clamp(static_cast<int>(share), 1, 1000);
   }
 
@@ -94,7 +100,9 @@ class Stretches {
   void multiply() { at::mm_out(product_, left_, right_); }
   void multiply_all() {
     for (int i = 0; i < products_; ++i) multiply();
+    finish_compute();
   }
+  void finish_compute() { Event::record(stream_).synchronize(); }
   Work exchange() { return group_.all_to_all(out_, in_, rows_, rows_, tag_--); }
   std::vector<Work> post_all() {
     std::vector<Work> works;
@@ -103,6 +111,7 @@ class Stretches {
   }
 
   Group& group_;
+  const c10::Stream stream_;
   at::Tensor left_, right_, product_, in_, out_;
   std::vector<int64_t> rows_;
   int products_ = 1, exchanges_ = 1;
@@ -111,11 +120,11 @@ class Stretches {
 };
 
 Contention mean_over_ranks(Group& group, const Contention& own) {
-  const at::Tensor both = at::empty({2}, at::kDouble);
-  double* const values = both.mutable_data_ptr<double>();
-  values[0] = own.compute, values[1] = own.communication;
-  group.all_reduce(both, both, mean_tag).synchronize();
-  return {values[0] / group.size(), values[1] / group.size()};
+  const std::vector<double> values = {own.compute, own.communication};
+  const at::Tensor all =
+      gather_on_host(group, at::tensor(values, at::kDouble).view({1, 2}), mean_tag);
+  const at::Tensor mean = all.mean(0);
+  return {mean[0].item<double>(), mean[1].item<double>()};
 }
 
 }  // namespace

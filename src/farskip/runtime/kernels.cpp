@@ -7,7 +7,9 @@
 #include <algorithm>
 
 #include "farskip/base/error.h"
+#include "farskip/cuda/norm.h"
 #include "farskip/nn/attention.h"
+#include "farskip/nn/gpu.h"
 #include "farskip/nn/head.h"
 #include "farskip/nn/linear.h"
 #include "farskip/nn/mlp.h"
@@ -47,6 +49,7 @@ void sum_terms(Inputs in, const at::Tensor& out) {
 }
 
 void sum_on_device(Inputs in, const at::Tensor& out) {
+  if (has_gpu_kernels(out)) return cuda::sum_out(out, in);
   at::Tensor sum = out;
   if (in.size() == 1) sum.copy_(in[0]);
   for (size_t i = 1; i < in.size(); ++i) at::add_out(sum, i == 1 ? in[0] : sum, in[i]);

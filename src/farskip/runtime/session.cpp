@@ -7,10 +7,12 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <map>
 #include <numeric>
 #include <string>
 
 #include "farskip/base/error.h"
+#include "farskip/comm/host_gather.h"
 #include "farskip/comm/ranks.h"
 #include "farskip/nn/rope.h"
 #include "farskip/runtime/kernels.h"
@@ -45,8 +47,7 @@ RoutingRecord merge(const std::vector<RoutingRecord>& records) {
 at::Tensor gather_rows(Group& group, const at::Tensor& rows) {
   const size_t ranks = static_cast<size_t>(group.size());
   const at::Tensor count = at::full({1}, rows.size(0), at::kLong);
-  const at::Tensor counts = at::empty({group.size()}, at::kLong);
-  group.all_gather(counts, count, gather_tag).synchronize();
+  const at::Tensor counts = gather_on_host(group, count, gather_tag);
   std::vector<int64_t> in_rows(ranks, 0), out_rows(ranks, 0);
   in_rows[0] = rows.size(0);
   if (group.rank() == 0) {
@@ -139,7 +140,10 @@ Session::Session(ModelConfig model, Placement placement, std::vector<Weights> we
     fits = fits && group && group->size() == placement_.ranks() && group->rank() > before;
     if (fits) before = group->rank();
   }
-  if (fits) return;
+  if (fits) {
+    move_weights();
+    return;
+  }
   throw UsageError(
       "weights, groups and placement are not of the same ranks",
       {.expected = "ascending ranks of " + std::to_string(placement_.ranks()),
@@ -152,6 +156,20 @@ Session::Session(ModelConfig model, Placement placement, std::vector<Weights> we
 size_t Session::index_of(const Group& group) const {
   return static_cast<size_t>(std::ranges::find(groups_, &group, &std::unique_ptr<Group>::get) -
                              groups_.begin());
+}
+
+// Ranks that share a device share there what they share here.
+void Session::move_weights() {
+  std::map<std::pair<const void*, std::string>, at::Tensor> moved;
+  for (size_t i = 0; i < groups_.size(); ++i) {
+    const at::Device device = groups_[i]->device();
+    if (device.is_cpu()) continue;
+    for (auto& [name, tensor] : weights_[i]) {
+      at::Tensor& there = moved[{tensor.const_data_ptr(), device.str()}];
+      if (!there.defined()) there = tensor.to(device);
+      tensor = there;
+    }
+  }
 }
 
 ForwardResult Session::run(const PlannedStep& step, const TokenBatch& tokens, RunOptions options) {
@@ -210,8 +228,7 @@ std::vector<std::vector<double>> Session::all_gather(
   run_ranks(groups_, [&](Group& group) {
     const size_t index = index_of(group);
     const at::Tensor mine = at::tensor(numbers.at(index), at::kDouble);
-    const at::Tensor gathered = at::empty({group.size() * mine.size(0)}, at::kDouble);
-    group.all_gather(gathered, mine, gather_tag).synchronize();
+    const at::Tensor gathered = gather_on_host(group, mine, gather_tag);
     if (index != 0) return;
     const double* from = gathered.const_data_ptr<double>();
     for (auto& rank : all) {

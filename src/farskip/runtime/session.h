@@ -79,6 +79,7 @@ class Session {
 
  private:
   size_t index_of(const Group& group) const;
+  void move_weights();
 
   ModelConfig model_;
   Placement placement_;
