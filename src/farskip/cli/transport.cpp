@@ -125,7 +125,8 @@ void run_mpi(const TransportOptions& options, const std::function<void(Ranks&)>&
   try {
     check_size(options, ranks.size);
     ranks.open = [&](const Link&) {
-      return one(make_mpi_group(process, {.deadline = Seconds(options.deadline)}));
+      return one(make_mpi_group(
+          process, {.deadline = Seconds(options.deadline), .pin_thread = options.pin_threads}));
     };
     ranks.groups = ranks.open({});
     work(ranks);

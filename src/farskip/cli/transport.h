@@ -21,7 +21,7 @@ struct TransportOptions {
   std::optional<int> ranks;  // --ranks
   int default_ranks = 1;     // local; over mpi the job's size counts
   double deadline = 60;      // seconds
-  bool pin_threads = false;  // local: rank r on core r
+  bool pin_threads = false;  // rank r on core r, round-robin
   std::string device = "cpu";
   int loopback_ranks = 8;  // loopback: ranks that this one stands for
   std::string loopback_path = "device";

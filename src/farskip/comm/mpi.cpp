@@ -144,7 +144,8 @@ std::unique_ptr<Group> make_mpi_group(const MpiProcess& process, const MpiOption
   check_hellos(exchange_hellos(*job, job->next_group(), hello, last));
   const MPI_Comm communicator = duplicate_world(*job, last);
   return std::make_unique<QueuedGroup>(
-      std::make_shared<MpiExchange>(job, communicator, deadline, options.longest_message));
+      std::make_shared<MpiExchange>(job, communicator, deadline, options.longest_message),
+      QueuedGroupOptions{.pin_thread = options.pin_thread});
 }
 
 }  // namespace farskip

@@ -56,6 +56,9 @@ struct MpiOptions {
   // Bytes of the longest message; what is longer goes in several. 1 to 2^31 - 1, on all ranks the
   // same.
   int64_t longest_message = int64_t{1} << 30;
+  // Keeps the communication thread of rank r on usable core r (round-robin), as run_ranks can its
+  // compute thread.
+  bool pin_thread = false;
 };
 
 // This process's rank in a group of all processes of the job, on CPU tensors; every process makes
