@@ -73,7 +73,8 @@ TEST(Plan, ReplicatedFormPlansToo) {
   plan.steps[0].form = ParallelForm::replicated_all_reduce;
   plan.variants = default_variants({"standard", "farskip"}, 1, 1);
   for (const PlanRow& row : make_plan(plan)) {
-    if (!row.variant.is_standard()) EXPECT_GT(row.speedup, 1.1);
+    if (row.variant.is_standard()) continue;
+    EXPECT_GT(row.speedup, 1.1);
   }
 }
 

@@ -2,6 +2,9 @@
 
 #include <c10/core/Event.h>
 
+#include <chrono>
+#include <thread>
+
 #include "farskip/base/error.h"
 
 namespace farskip {
@@ -42,6 +45,15 @@ void Event::block(const c10::Stream& stream) const {
 
 void Event::synchronize() const {
   if (state_) state_->synchronize();
+}
+
+bool Event::await(const std::function<bool()>& give_up) const {
+  // Mostly a matter of microseconds; what takes longer may cost a little more.
+  for (int asked = 1; !done(); ++asked) {
+    if (asked % 64 == 0 && give_up()) return false;
+    if (asked > 20000) std::this_thread::sleep_for(std::chrono::microseconds(20));
+  }
+  return true;
 }
 
 double Event::seconds_since(const Event& earlier) const {

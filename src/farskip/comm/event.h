@@ -2,6 +2,7 @@
 
 #include <c10/core/Stream.h>
 
+#include <functional>
 #include <memory>
 
 namespace farskip {
@@ -25,6 +26,9 @@ class Event {
   void block(const c10::Stream& stream) const;
   // Blocks the host until the event is passed.
   void synchronize() const;
+  // Asks for the event again and again, and every so often whether to give up; true once it is
+  // passed, false as soon as `give_up` says so. What `give_up` throws goes on.
+  bool await(const std::function<bool()>& give_up) const;
   // Device time from `earlier` to this event; both timed and passed, on one device.
   double seconds_since(const Event& earlier) const;
 

@@ -1,17 +1,25 @@
 #include "farskip/comm/queued_group.h"
 
 #include <ATen/Parallel.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
 
 #include "farskip/base/threads.h"
 
 namespace farskip {
+namespace {
+
+c10::Stream communication_stream(at::Device device) {
+  if (device.is_cpu()) return c10::Stream(c10::Stream::DEFAULT, device);
+  return c10::impl::VirtualGuardImpl(device.type()).getStreamFromGlobalPool(device, true);
+}
+
+}  // namespace
 
 QueuedGroup::QueuedGroup(std::shared_ptr<Exchange> exchange, QueuedGroupOptions options)
     : exchange_(std::move(exchange)),
-      device_(exchange_->device().is_cpu() ? nullptr
-                                           : std::make_shared<DeviceSide>(exchange_->device())),
+      stream_(communication_stream(exchange_->device())),
       thread_([this, pin = options.pin_thread] { run(pin); }) {}
 
 QueuedGroup::~QueuedGroup() {
@@ -30,7 +38,7 @@ Work QueuedGroup::post(Collective collective) {
   // Lazily copied memory becomes this tensor's own here, on the thread that owns the tensor.
   if (collective.out.defined()) collective.out.mutable_data_ptr();
   const std::lock_guard lock(mutex_);
-  auto work = std::make_shared<QueuedWork>(exchange_, device_, std::move(collective), posted_);
+  auto work = std::make_shared<QueuedWork>(exchange_, std::move(collective), posted_);
   queue_.push_back(work);
   ++posted_;
   changed_.notify_all();
@@ -86,23 +94,18 @@ void QueuedGroup::carry_out(QueuedWork& work) {
     ++settled_;
   }
   work.fail(exchange_->failure());
-  if (device_) device_->release_all();
 }
-
-c10::Stream QueuedGroup::stream() const { return device_ ? device_->stream() : Group::stream(); }
 
 c10::OptionalStreamGuard QueuedGroup::use_own_stream() const {
-  return device_ ? c10::OptionalStreamGuard(device_->stream()) : c10::OptionalStreamGuard();
+  return device().is_cpu() ? c10::OptionalStreamGuard() : c10::OptionalStreamGuard(stream_);
 }
 
-Event QueuedGroup::mark() const {
-  return device_ ? Event::record(device_->stream(), /*timed=*/true) : Event();
-}
+Event QueuedGroup::mark() const { return Event::record(stream_, /*timed=*/true); }
 
 bool QueuedGroup::await_input(const QueuedWork& work) {
   const Collective& part = work.collective();
   const Clock::time_point begin = Clock::now();
-  return DeviceSide::await(part.ready, [&] {
+  return part.ready.await([&] {
     const Clock::duration elapsed = Clock::now() - begin;
     if (elapsed > exchange_->deadline()) exchange_->give_up(part, work.index(), elapsed);
     return !exchange_->failure().empty();
@@ -139,7 +142,7 @@ bool QueuedGroup::complete(QueuedWork& work) {
   std::optional<Clock::time_point> entry = delay_entry(work);
   if (!entry) return false;
   // On a device a rank enters when its input is there, not when it was posted.
-  if (device_) entry = Clock::now();
+  if (!device().is_cpu()) entry = Clock::now();
   const auto started = exchange_->enter(part, work.index(), *entry);
   if (!started) return false;
   const auto guard = use_own_stream();
@@ -166,7 +169,6 @@ bool QueuedGroup::complete(QueuedWork& work) {
   work.complete(
       {.posted = work.posted(), .started = passage.started, .finished = finished + hidden}, begun,
       mark());
-  if (device_) device_->release(work.index());
   return true;
 }
 

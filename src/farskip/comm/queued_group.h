@@ -11,7 +11,6 @@
 #include <thread>
 #include <vector>
 
-#include "farskip/comm/device_side.h"
 #include "farskip/comm/exchange.h"
 #include "farskip/comm/hook.h"
 #include "farskip/comm/queued_work.h"
@@ -25,8 +24,9 @@ struct QueuedGroupOptions {
 
 // A group whose communication thread carries out posted collectives one after the
 // other: what the local, mpi and loopback backends share. How ranks meet and bytes move is the
-// exchange's. On a device the thread waits for a collective's input to be ready, so that the host
-// need not, and streams wait at a gate that it opens when the collective is over.
+// exchange's. On a device the thread waits for a collective's input to be ready, so that whoever
+// posts it need not. Work::wait blocks the host there as on a CPU: a stream that were held until
+// the host lets it go on would deadlock with any call in which the driver waits for the device.
 //
 // A rank enters a collective once it has posted it and its previous one is complete, on an emulated
 // link: is due. (A link's lateness is not passed on to the next collective, which may thus start a
@@ -39,7 +39,7 @@ class QueuedGroup final : public HookableGroup {
   int rank() const override { return exchange_->rank(); }
   int size() const override { return exchange_->size(); }
   at::Device device() const override { return exchange_->device(); }
-  c10::Stream stream() const override;
+  c10::Stream stream() const override { return stream_; }
 
   void abort(const CommError& error) noexcept override { exchange_->fail(error.what()); }
   Traffic traffic() const override;
@@ -64,7 +64,7 @@ class QueuedGroup final : public HookableGroup {
   void count(const Passage& passage);
 
   const std::shared_ptr<Exchange> exchange_;
-  const std::shared_ptr<DeviceSide> device_;  // null on a CPU
+  const c10::Stream stream_;                  // on a device: where this group moves bytes
   std::vector<std::shared_ptr<Hook>> hooks_;  // fixed once a collective was posted
   bool precise_ = false;                      // communication thread: priority was asked for
   Clock::time_point free_at_{};               // communication thread: when it may enter again

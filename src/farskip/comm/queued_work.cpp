@@ -4,10 +4,8 @@
 
 namespace farskip {
 
-QueuedWork::QueuedWork(std::shared_ptr<Exchange> exchange, std::shared_ptr<const DeviceSide> device,
-                       Collective collective, int64_t index)
+QueuedWork::QueuedWork(std::shared_ptr<Exchange> exchange, Collective collective, int64_t index)
     : exchange_(std::move(exchange)),
-      device_(std::move(device)),
       collective_(std::move(collective)),
       index_(index),
       posted_(Clock::now()) {}
@@ -65,12 +63,6 @@ void QueuedWork::synchronize() {
   const Clock::time_point finished = times_->finished;
   lock.unlock();
   std::this_thread::sleep_until(finished);
-}
-
-void QueuedWork::wait(const c10::Stream& stream) {
-  if (!device_) return synchronize();
-  if (const std::exception_ptr failed = error()) std::rethrow_exception(failed);
-  device_->hold(stream, index_);
 }
 
 std::optional<DeviceTimes> QueuedWork::device_times(const Event& origin) const {

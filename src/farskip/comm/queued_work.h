@@ -8,7 +8,6 @@
 #include <string>
 
 #include "farskip/comm/collective.h"
-#include "farskip/comm/device_side.h"
 #include "farskip/comm/exchange.h"
 
 namespace farskip {
@@ -18,9 +17,7 @@ namespace farskip {
 // complete or fail, exactly one of which it calls once.
 class QueuedWork final : public Work::State {
  public:
-  // `device`: of a group on a device, else null.
-  QueuedWork(std::shared_ptr<Exchange> exchange, std::shared_ptr<const DeviceSide> device,
-             Collective collective, int64_t index);
+  QueuedWork(std::shared_ptr<Exchange> exchange, Collective collective, int64_t index);
 
   const Collective& collective() const { return collective_; }
   int64_t index() const { return index_; }
@@ -34,7 +31,6 @@ class QueuedWork final : public Work::State {
   bool done() const override;
   std::exception_ptr error() const override;
   void synchronize() override;
-  void wait(const c10::Stream& stream) override;
   WorkTimes times() const override;
   std::optional<DeviceTimes> device_times(const Event& origin) const override;
 
@@ -44,7 +40,6 @@ class QueuedWork final : public Work::State {
   bool wait_settled(Clock::time_point limit);
 
   const std::shared_ptr<Exchange> exchange_;
-  const std::shared_ptr<const DeviceSide> device_;
   Collective collective_;
   const int64_t index_;
   const Clock::time_point posted_;

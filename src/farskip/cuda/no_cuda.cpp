@@ -6,7 +6,6 @@
 #include "farskip/cuda/permutation.h"
 #include "farskip/cuda/rope.h"
 #include "farskip/cuda/routing.h"
-#include "farskip/cuda/stream_gate.h"
 
 namespace farskip {
 namespace {
@@ -28,13 +27,6 @@ bool cuda_is_available() { return false; }
 std::string cuda_version() { return "no CUDA (not built in)"; }
 
 namespace cuda {
-
-struct StreamGate::State {};
-
-StreamGate::StreamGate() { refuse("StreamGate"); }
-StreamGate::~StreamGate() = default;
-void StreamGate::hold(const c10::Stream&, uint32_t) const { refuse("hold"); }
-void StreamGate::raise(uint32_t) noexcept {}
 
 void sum_out(const at::Tensor&, std::span<const at::Tensor>) { refuse("sum_out"); }
 

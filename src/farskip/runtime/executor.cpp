@@ -319,19 +319,17 @@ class Executor::Impl {
   // stream that waits for a failed collective may never get there, so the host only asks.
   void await(const Event& event) const {
     const Clock::time_point begin = Clock::now();
-    for (int asked = 0; !event.done(); ++asked) {
+    event.await([&] {
       for (const Work& work : works_) {
         if (work.valid() && work.error()) std::rethrow_exception(work.error());
       }
-      if (Clock::now() - begin > options_.deadline) {
-        throw CommError(
-            "the deadline passed",
-            {.where = "rank " + std::to_string(group_.rank()) + ", " + graph_.description(),
-             .expected = "the device to finish within " +
-                         std::to_string(options_.deadline.count()) + " s"});
-      }
-      if (asked > 1000) std::this_thread::sleep_for(std::chrono::microseconds(20));
-    }
+      if (Clock::now() - begin < options_.deadline) return false;
+      throw CommError(
+          "the deadline passed",
+          {.where = "rank " + std::to_string(group_.rank()) + ", " + graph_.description(),
+           .expected =
+               "the device to finish within " + std::to_string(options_.deadline.count()) + " s"});
+    });
   }
 
   void release(ValueId id) {

@@ -1,7 +1,9 @@
 #include <ATen/ops/cat.h>
+#include <c10/core/StreamGuard.h>
 
 #include <algorithm>
 #include <string>
+#include <utility>
 
 #include "farskip/base/error.h"
 #include "farskip/nn/experts.h"
@@ -84,6 +86,17 @@ void run_plan(const KernelContext& context, Inputs in, Outputs out) {
   deliver(out[2], std::move(plan.counts));
 }
 
+// What `make` computes on the group's stream behind `ready`, and when that is there: an input that
+// a launch makes itself must not wait for all that the compute lane has queued.
+template <typename Make>
+std::pair<at::Tensor, Event> on_stream_of(const Group& group, const Event& ready, Make make) {
+  if (group.device().is_cpu()) return {make(), Event()};
+  ready.block(group.stream());
+  const c10::StreamGuard guard(group.stream());
+  at::Tensor made = make();
+  return {std::move(made), Event::record(group.stream())};
+}
+
 // Every rank tells every other how many rows it will send for each of its experts, in the order of
 // the receiver's local experts, whatever the chunks.
 Work launch_counts(const KernelContext& context, Group& group, Inputs in, Outputs out) {
@@ -101,8 +114,11 @@ Work launch_counts(const KernelContext& context, Group& group, Inputs in, Output
     received.push_back(out[0].size(1));
   }
   // Without chunks the rows lie by rank already.
-  const at::Tensor by_rank = layout.chunks() == 1 ? in[0] : at::cat(blocks);
-  return group.all_to_all(out[0].view({-1}), by_rank, received, sent, context.op.id, context.ready);
+  if (layout.chunks() == 1) {
+    return group.all_to_all(out[0].view({-1}), in[0], received, sent, context.op.id, context.ready);
+  }
+  const auto [by_rank, ready] = on_stream_of(group, context.ready, [&] { return at::cat(blocks); });
+  return group.all_to_all(out[0].view({-1}), by_rank, received, sent, context.op.id, ready);
 }
 
 int64_t bind_rows(const KernelContext& context, const Symbol& symbol, Inputs in, Inputs out) {
