@@ -1,4 +1,4 @@
-// What touches the process around the library: environment, log, progress line, thread settings.
+// What touches the process around the library: environment, progress line, thread settings.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -12,7 +12,6 @@
 
 #include "farskip/base/environment.h"
 #include "farskip/base/error.h"
-#include "farskip/base/log.h"
 #include "farskip/base/progress.h"
 #include "farskip/base/threads.h"
 
@@ -42,13 +41,11 @@ class Capture {
 TEST(Environment, DefaultsAndValues) {
   const Environment none(Environment::Values{{"FARSKIP_THREADS", ""}});
   EXPECT_EQ(none.threads(), std::nullopt);
-  EXPECT_EQ(none.deadline().count(), 60);
-  EXPECT_EQ(none.log_level(), LogLevel::warning);
-  const Environment some(Environment::Values{
-      {"FARSKIP_THREADS", "2"}, {"FARSKIP_DEADLINE_S", "0.5"}, {"FARSKIP_LOG", "debug"}});
+  EXPECT_EQ(none.deadline(), std::nullopt);
+  const Environment some(
+      Environment::Values{{"FARSKIP_THREADS", "2"}, {"FARSKIP_DEADLINE_S", "0.5"}});
   EXPECT_EQ(some.threads(), 2);
-  EXPECT_EQ(some.deadline().count(), 0.5);
-  EXPECT_EQ(some.log_level(), LogLevel::debug);
+  EXPECT_EQ(some.deadline()->count(), 0.5);
 }
 
 Environment::Values launched() {
@@ -119,39 +116,12 @@ TEST(Environment, SenselessValuesNameTheVariable) {
     EXPECT_THROW(environment.deadline(), UsageError) << value;
   }
   try {
-    Environment(Environment::Values{{"FARSKIP_LOG", "loud"}}).log_level();
+    Environment(Environment::Values{{"FARSKIP_THREADS", "many"}}).threads();
     FAIL();
   } catch (const UsageError& error) {
-    EXPECT_THAT(error.what(), HasSubstr("FARSKIP_LOG: unknown log level"));
-    EXPECT_THAT(error.what(), HasSubstr("found loud"));
+    EXPECT_THAT(error.what(), HasSubstr("FARSKIP_THREADS: wrong value"));
+    EXPECT_THAT(error.what(), HasSubstr("found 'many'"));
   }
-}
-
-TEST(Logger, WritesItsLevelAndAbove) {
-  Capture capture;
-  Logger logger(LogLevel::warning, capture.stream());
-  logger.debug("a");
-  logger.info("b");
-  logger.warning("c");
-  logger.error("d");
-  EXPECT_EQ(capture.text(), "farskip: warning: c\nfarskip: error: d\n");
-  EXPECT_FALSE(Logger(LogLevel::off).enabled(LogLevel::error));
-}
-
-TEST(Logger, LinesOfSeveralThreadsNeverMix) {
-  Capture capture;
-  Logger logger(LogLevel::debug, capture.stream());
-  {
-    std::vector<std::jthread> threads;
-    for (int thread = 0; thread < 4; ++thread) {
-      threads.emplace_back([&logger] {
-        for (int line = 0; line < 100; ++line) logger.info("0123456789");
-      });
-    }
-  }
-  std::string expected;
-  for (int line = 0; line < 400; ++line) expected += "farskip: info: 0123456789\n";
-  EXPECT_EQ(capture.text(), expected);
 }
 
 TEST(Progress, SilentWhenNotATerminalOrTooEarly) {

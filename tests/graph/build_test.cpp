@@ -6,6 +6,7 @@
 #include <string>
 
 #include "farskip/base/error.h"
+#include "farskip/graph/cost.h"
 #include "models.h"
 
 namespace farskip {
@@ -60,6 +61,15 @@ TEST(Build, FreshSharedReadsThisLayersAttentionBesideAnOutdatedRouter) {
       forward(moe_layers("deepseek-v3", 3), "fresh-shared", bf16_step(8, 1024, 512));
   EXPECT_TRUE(needs(graph, OpKind::shared_experts, 2, OpKind::output_projection, 2));
   EXPECT_FALSE(needs(graph, OpKind::router, 2, OpKind::output_projection, 2));
+}
+
+TEST(Build, ASingleRankDispatchesNothingAndNeverWaits) {
+  const Graph graph = forward(moe_layers("deepseek-v3", 3), "farskip", bf16_step(1, 1024, 512));
+  for (const Op& op : graph.ops()) {
+    EXPECT_EQ(op.lane, Lane::compute) << to_string(op.kind);
+    EXPECT_FALSE(op.host_waits) << to_string(op.kind);
+  }
+  EXPECT_EQ(total_cost(graph).bytes_sent, 0);
 }
 
 TEST(Build, SumsGrowLinearlyWithLayersForEveryPreset) {

@@ -92,6 +92,12 @@ TEST(Rewrite, RefusesWhatDoesNotApply) {
   EXPECT_THROW(two_batch(two_batch(graph)), GraphError);
 }
 
+TEST(Rewrite, ChunksOfASingleRankAreTheGraphItself) {
+  const Graph graph = forward(moe_layers("deepseek-v3", 3), "farskip", bf16_step(1, 1024, 512));
+  EXPECT_EQ(expert_chunks(graph, 4).hash(), graph.hash());
+  EXPECT_THROW(expert_chunks(graph, 257), GraphError);
+}
+
 TEST(Rewrite, OfOneIsTheGraphItself) {
   const Graph graph = example();
   EXPECT_EQ(expert_chunks(graph, 1).hash(), graph.hash());

@@ -12,7 +12,6 @@ namespace {
 
 constexpr const char* threads_name = "FARSKIP_THREADS";
 constexpr const char* deadline_name = "FARSKIP_DEADLINE_S";
-constexpr const char* log_name = "FARSKIP_LOG";
 constexpr const char* rank_name = "RANK";
 constexpr const char* size_name = "WORLD_SIZE";
 constexpr const char* local_rank_name = "LOCAL_RANK";
@@ -20,11 +19,9 @@ constexpr const char* address_name = "MASTER_ADDR";
 constexpr const char* master_port_name = "MASTER_PORT";
 constexpr const char* port_name = "FARSKIP_PORT";
 constexpr const char* bind_name = "FARSKIP_BIND";
-constexpr std::array names = {threads_name, deadline_name,   log_name,     rank_name,
-                              size_name,    local_rank_name, address_name, master_port_name,
-                              port_name,    bind_name};
+constexpr std::array names = {threads_name, deadline_name,    rank_name, size_name, local_rank_name,
+                              address_name, master_port_name, port_name, bind_name};
 
-constexpr double default_deadline_seconds = 60;
 constexpr double longest_deadline_seconds = 1e6;
 constexpr int most_ranks = 4096;
 
@@ -64,9 +61,9 @@ std::optional<int> Environment::threads() const {
   return parse_number<int>(*text, threads_name, 1, 1024, "an integer from 1 to 1024");
 }
 
-std::chrono::duration<double> Environment::deadline() const {
+std::optional<std::chrono::duration<double>> Environment::deadline() const {
   const auto text = find(deadline_name);
-  if (!text) return std::chrono::duration<double>(default_deadline_seconds);
+  if (!text) return std::nullopt;
   return std::chrono::duration<double>(parse_number<double>(
       *text, deadline_name, 0.001, longest_deadline_seconds, "seconds from 0.001 to 1000000"));
 }
@@ -96,11 +93,6 @@ LaunchPlace Environment::launch_place() const {
   const char* const port = find(port_name) ? port_name : master_port_name;
   if (place.size > 1 || find(port)) place.port = number(port, 1, 65535);
   return place;
-}
-
-LogLevel Environment::log_level() const {
-  const auto text = find(log_name);
-  return text ? parse_log_level(*text, log_name) : LogLevel::warning;
 }
 
 }  // namespace farskip

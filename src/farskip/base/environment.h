@@ -5,8 +5,6 @@
 #include <optional>
 #include <string>
 
-#include "farskip/base/log.h"
-
 namespace farskip {
 
 // Where a launcher such as torchrun placed this process among the ranks of a job.
@@ -33,10 +31,9 @@ class Environment {
 
   // FARSKIP_THREADS: compute threads a rank, at least 1; nothing when unset.
   std::optional<int> threads() const;
-  // FARSKIP_DEADLINE_S: how long any wait may last before it fails, in seconds; 60 when unset.
-  std::chrono::duration<double> deadline() const;
-  // FARSKIP_LOG: debug, info, warning, error or off; warning when unset.
-  LogLevel log_level() const;
+  // FARSKIP_DEADLINE_S: how long any wait for another rank may last, in seconds; nothing when
+  // unset.
+  std::optional<std::chrono::duration<double>> deadline() const;
 
   // Whether a launcher set RANK or WORLD_SIZE.
   bool is_launched() const;

@@ -13,6 +13,7 @@
 #include "farskip/base/table.h"
 #include "farskip/cli/cells.h"
 #include "farskip/cli/commands.h"
+#include "farskip/cli/machine.h"
 #include "farskip/cli/transport.h"
 #include "farskip/comm/throttled.h"
 #include "farskip/graph/cost.h"
@@ -138,8 +139,10 @@ Session open_session(const Bench& bench, Ranks& ranks, const std::optional<LinkO
 }
 
 ComparisonOptions comparison_options(const BenchOptions& options) {
-  ComparisonOptions comparison{
-      .variants = variants_of(options), .repeat = options.repeat, .warm_up = options.warm_up};
+  ComparisonOptions comparison{.variants = variants_of(options),
+                               .repeat = options.repeat,
+                               .warm_up = options.warm_up,
+                               .threads = options.transport.threads};
   comparison.dtype = options.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
   if (options.routing[0] == "balanced") comparison.routing = RoutingMode::balanced;
   if (options.routing[0] == "replay") comparison.routing = RoutingMode::replay;
@@ -211,8 +214,8 @@ void print_table(const Comparison& comparison) {
          milliseconds_cell(row.metrics.exposed), percent_cell(row.metrics.percent_overlapped),
          percent_cell(row.metrics.interior_percent), format_fixed(row.speedup, 2),
          format_fixed(row.speedup_over_standard, 2), milliseconds_cell(bound),
-         format_fixed(row.step.median / bound, 3), milliseconds_cell(row.predicted),
-         format_fixed(100 * (row.predicted / row.step.median - 1), 1)});
+         format_fixed(row.over_bound, 3), milliseconds_cell(row.predicted),
+         format_fixed(100 * row.prediction_error, 1)});
   }
   std::cout << table.to_string();
 }
@@ -240,7 +243,9 @@ nlohmann::ordered_json to_json(const ComparisonRow& row) {
           {"speedup_over_best_standard", row.speedup_over_standard},
           {"bound_seconds", row.bound.seconds()},
           {"bound_limit", row.bound.limit()},
+          {"step_over_bound", row.over_bound},
           {"predicted_seconds", row.predicted},
+          {"prediction_error", row.prediction_error},
           {"bytes_sent", row.bytes_sent},
           {"peak_activation_bytes", row.peak_activation_bytes}};
 }
@@ -256,6 +261,7 @@ nlohmann::ordered_json to_json(const LinkReport& link) {
 void print_json(const BenchOptions& options, const Bench& bench, const Comparison& comparison,
                 const std::optional<LinkReport>& link) {
   nlohmann::ordered_json out = {{"obtained", "measured"},
+                                {"machine", describe_machine(options.transport.device != "cpu")},
                                 {"model", bench.model.name},
                                 {"layers", bench.model.layer_count()},
                                 {"transport", options.transport.name},
@@ -289,7 +295,8 @@ void print_head(const BenchOptions& options, const Bench& bench, const LinkOptio
 
 void print_foot(const Comparison& comparison, const std::optional<LinkReport>& link) {
   std::cout << "interior: overlap without the first dispatch and the last combine. bound: no "
-               "schedule of the graph is faster;\nfrom op durations of blocking runs, as is "
+               "schedule of the graph is faster;\nfrom op durations of blocking runs in the same "
+               "rounds, as is "
                "predicted (simulated). Contention while both run, measured apart: compute x "
             << format_fixed(comparison.contention.compute, 3) << ", communication x "
             << format_fixed(comparison.contention.communication, 3) << ".\n";

@@ -61,7 +61,8 @@ void run(const LogitsOptions& options, Ranks& ranks) {
   const TokenBatch tokens = read_tokens(options.tokens, model.vocabulary);
   const PlannedStep step = plan(options, model, ranks.size, tokens);
   Session session = make_session(options, checkpoint, ranks);
-  const ForwardResult result = session.run(step, tokens, {.chaos_seed = options.chaos});
+  const ForwardResult result = session.run(
+      step, tokens, {.chaos_seed = options.chaos, .threads = options.transport.threads});
   const at::Tensor flat = session.gather_logits(result);
   if (!ranks.first()) return;
   const at::Tensor logits = pad_sequences(flat, tokens.lengths, tokens.width);

@@ -176,7 +176,18 @@ void add_transport_options(CLI::App& command, TransportOptions& options, int mos
                   "host and back")
       ->capture_default_str()
       ->check(CLI::IsMember({"device", "pcie"}));
-  command.add_option("--deadline", options.deadline, "longest wait for another rank, in seconds")
+  const Environment environment = Environment::from_process();
+  options.threads = environment.threads().value_or(options.threads);
+  options.deadline = environment.deadline().value_or(Seconds(options.deadline)).count();
+  command
+      .add_option("--threads", options.threads,
+                  "compute threads of each rank; with more than one, chunks and pieces may change "
+                  "bits; default FARSKIP_THREADS")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1024));
+  command
+      .add_option("--deadline", options.deadline,
+                  "longest wait for another rank, seconds; default FARSKIP_DEADLINE_S")
       ->capture_default_str()
       ->check(CLI::Range(1e-3, 1e7));
 }

@@ -22,13 +22,14 @@ struct TransportOptions {
   int default_ranks = 1;     // local; over mpi the job's size counts
   double deadline = 60;      // seconds
   bool pin_threads = false;  // rank r on core r, round-robin
+  int threads = 1;           // compute threads of each rank
   std::string device = "cpu";
   int loopback_ranks = 8;  // loopback: ranks that this one stands for
   std::string loopback_path = "device";
 };
 
-// Adds --transport, --ranks, --device, --deadline and what loopback needs. `options` must outlive
-// the parse.
+// Adds --transport, --ranks, --threads, --device, --deadline and what loopback needs;
+// FARSKIP_THREADS and FARSKIP_DEADLINE_S are defaults. `options` must outlive the parse.
 void add_transport_options(CLI::App& command, TransportOptions& options, int most_ranks);
 
 // The ranks of a command, and those of them that this process holds.

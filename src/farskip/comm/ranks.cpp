@@ -28,11 +28,12 @@ class FirstError {
   std::exception_ptr original_, secondary_;
 };
 
-void run_rank(Group& group, const std::function<void(Group&)>& function, bool pin_thread,
+void run_rank(Group& group, const std::function<void(Group&)>& function, RankOptions options,
               FirstError& first) {
-  at::set_num_threads(1);
+  at::set_num_threads(options.threads);
   name_thread("rank " + std::to_string(group.rank()));
-  if (pin_thread) {
+  // Intra-op threads inherit the mask of the thread that starts them.
+  if (options.pin_threads && options.threads == 1) {
     const std::vector<int> cores = usable_cores();
     pin_thread_to_core(cores[static_cast<size_t>(group.rank()) % cores.size()]);
   }
@@ -67,7 +68,7 @@ void run_ranks(const std::vector<std::unique_ptr<Group>>& groups,
     std::vector<std::jthread> threads;  // joined at the end of the block, even by an exception
     for (const auto& group : groups) {
       threads.emplace_back(
-          [&, target = group.get()] { run_rank(*target, function, options.pin_threads, first); });
+          [&, target = group.get()] { run_rank(*target, function, options, first); });
     }
   }
   first.rethrow();

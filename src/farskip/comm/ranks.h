@@ -9,11 +9,12 @@
 namespace farskip {
 
 struct RankOptions {
-  bool pin_threads = false;  // rank r on usable core r, round-robin
+  bool pin_threads = false;  // rank r on usable core r, round-robin; only with one thread
+  int threads = 1;           // intra-op threads of each rank
 };
 
-// Runs function(*groups[r]) on a new thread for each rank, each with one intra-op thread, and waits
-// for all of them. If a rank throws, the group is aborted, so that the others stop waiting for it,
+// Runs function(*groups[r]) on a new thread for each rank, and waits for all
+// of them. If a rank throws, the group is aborted, so that the others stop waiting for it,
 // and once all have ended the error that came first is rethrown; CommErrors, which are mostly what
 // the others notice of it, only if there is no other. Throws UsageError for no or null groups.
 void run_ranks(const std::vector<std::unique_ptr<Group>>& groups,

@@ -252,8 +252,11 @@ class ForwardBuilder {
                         .hint = "let routing_weights follow moe"});
     }
     const Routing routing = add_router(layer, in);
+    // Zero experts get no rows, so how many there are is for counts to say.
+    const bool alone = spec_.ranks == 1 && model_.router.zero_experts == 0;
     contribute(layer, Source::routed,
                replicated() ? add_local_experts(layer, in, routing)
+               : alone      ? add_own_experts(layer, in, routing)
                             : add_exchanged_experts(layer, in, routing));
   }
 
@@ -339,6 +342,26 @@ class ForwardBuilder {
                     {combined});
     const ValueId routed = add_rows("routed output", {model_.hidden});
     builder_.add_op(OpKind::unpermute, attributes, {combined, routing.inverse, routing.weights},
+                    {routed});
+    return routed;
+  }
+
+  // One rank has all experts: rows go nowhere, and the host need not learn how they spread.
+  ValueId add_own_experts(int layer, ValueId in, const Routing& routing) {
+    const Attributes attributes = routing_attributes(layer);
+    auto slots = [&](const char* name) {
+      return builder_.add_value({.name = name,
+                                 .dtype = spec_.dtype,
+                                 .shape = {{model_.router.top_k, tokens_}, {model_.hidden}}});
+    };
+    const ValueId permuted = slots("permuted rows");
+    builder_.add_op(OpKind::permute, attributes, {in, routing.order, routing.counts}, {permuted});
+    const auto [gate_up, down] = expert_weights(layer);
+    const ValueId computed = slots("expert rows");
+    builder_.add_op(OpKind::experts, attributes, {permuted, routing.counts, gate_up, down},
+                    {computed});
+    const ValueId routed = add_rows("routed output", {model_.hidden});
+    builder_.add_op(OpKind::unpermute, attributes, {computed, routing.inverse, routing.weights},
                     {routed});
     return routed;
   }

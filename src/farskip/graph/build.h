@@ -12,7 +12,8 @@ namespace farskip {
 
 // How the ranks share the work.
 enum class ParallelForm {
-  // Tokens split over ranks, experts too: dispatch and combine are all-to-alls.
+  // Tokens split over ranks, experts too: dispatch and combine are all-to-alls. A single rank has
+  // neither.
   expert_all_to_all,
   // Every rank holds every token: attention and dense MLPs split by tensor parallelism, experts by
   // expert parallelism; partial outputs are joined by all-reduce.

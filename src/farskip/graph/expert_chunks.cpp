@@ -141,18 +141,19 @@ class ExpertChunks {
 
 Graph expert_chunks(const Graph& graph, int chunks) {
   int most = 1 << 20;
-  bool dispatches = false;
+  bool dispatches = false, alone = false;
   for (const Op& op : graph.ops()) {
     require_for_rewrite(op.attributes.chunks == 1, "expert-chunks", "a graph without chunks",
                         std::to_string(op.attributes.chunks) + " chunks");
     dispatches |= op.kind == OpKind::dispatch;
     if (op.kind == OpKind::plan) {
+      alone |= op.attributes.ranks == 1;
       most = std::min(most, op.attributes.experts / op.attributes.ranks);
     }
   }
   require_for_rewrite(chunks >= 1 && chunks <= most, "expert-chunks",
                       "1 to " + std::to_string(most) + " (experts a rank)", std::to_string(chunks));
-  if (chunks == 1) return graph;
+  if (chunks == 1 || (!dispatches && alone)) return graph;
   require_for_rewrite(dispatches, "expert-chunks", "a step that dispatches tokens", "none");
   return ExpertChunks(graph, chunks).run();
 }

@@ -17,7 +17,8 @@ Graph two_batch(const Graph& graph);
 Graph merge_reductions(const Graph& graph);
 
 // Permute, dispatch, experts and combine in n groups of each rank's local experts. Keeps bits: an
-// expert sees the same rows, a token sums in the same order. n <= experts per rank.
+// expert sees the same rows, a token sums in the same order. n <= experts per rank. The step of a
+// single rank, which dispatches nothing, stays as it is.
 Graph expert_chunks(const Graph& graph, int chunks);
 
 // Attention, output projection, shared experts and dense MLPs in n pieces: attention cores by

@@ -54,7 +54,8 @@ class Comparer {
  private:
   struct Calibrated {
     PlannedStep blocking;
-    Durations durations;
+    Durations durations;              // medians
+    std::vector<Durations> by_round;  // of the measured rounds
     at::Tensor logits;
   };
 
@@ -76,7 +77,10 @@ class Comparer {
   std::vector<std::vector<ForwardResult>> rounds(const std::vector<const PlannedStep*>& steps,
                                                  int count) {
     return session_.run(steps, tokens_,
-                        {.rounds = count, .replay = options_.replay, .pin_threads = true});
+                        {.rounds = count,
+                         .replay = options_.replay,
+                         .pin_threads = true,
+                         .threads = options_.threads});
   }
 
   // Blocking runs of every graph, all in turn: their op durations are what schedules, bounds and
@@ -139,19 +143,58 @@ class Comparer {
     }
   }
 
+  // Where among the steps of a round each graph runs blocking; appends those that no variant is.
+  std::map<GraphKey, size_t> add_blocking_steps(std::vector<const PlannedStep*>& steps) const {
+    std::map<GraphKey, size_t> places;
+    for (size_t i = 0; i < variants_.size(); ++i) {
+      if (variants_[i].schedule == "blocking") places.try_emplace(key_of(variants_[i]), i);
+    }
+    for (const auto& [key, graph] : graphs_) {
+      if (places.try_emplace(key, steps.size()).second) steps.push_back(&graph.blocking);
+    }
+    return places;
+  }
+
   void measure() {
     std::vector<const PlannedStep*> steps;
     for (const PlannedStep& step : steps_) steps.push_back(&step);
+    const std::map<GraphKey, size_t> blocking = add_blocking_steps(steps);
     const int warm_up = std::max(0, options_.warm_up);
     const auto results = rounds(steps, warm_up + std::max(1, options_.repeat));
-    for (size_t i = 0; i < steps_.size(); ++i) {
-      std::vector<const ForwardResult*> counted;
-      for (size_t r = 0; r < results.size(); ++r) {
-        check_bits(key_of(variants_[i]), variants_[i].schedule, results[r][i].logits());
-        if (static_cast<int>(r) >= warm_up) counted.push_back(&results[r][i]);
+    const auto counted = [&](size_t step) {
+      std::vector<const ForwardResult*> rounds;
+      for (size_t r = warm_up; r < results.size(); ++r) rounds.push_back(&results[r][step]);
+      return rounds;
+    };
+    for (const auto& [key, place] : blocking) {
+      Calibrated& graph = graphs_.at(key);
+      graph.durations = gather_durations(session_, graph.blocking.graph, counted(place));
+      for (const ForwardResult* round : counted(place)) {
+        graph.by_round.push_back(
+            gather_durations(session_, graph.blocking.graph, std::span(&round, 1)));
       }
-      comparison_.rows.push_back(row(i, counted));
     }
+    for (size_t i = 0; i < steps_.size(); ++i) {
+      for (const auto& round : results) {
+        check_bits(key_of(variants_[i]), variants_[i].schedule, round[i].logits());
+      }
+      comparison_.rows.push_back(row(i, counted(i)));
+    }
+  }
+
+  // Each round's step against its own blocking run.
+  void set_ratios(ComparisonRow& row, const PlannedStep& step, const Calibrated& graph,
+                  const std::vector<double>& seconds) const {
+    std::vector<double> over_bound, error;
+    for (size_t r = 0; r < seconds.size(); ++r) {
+      const Durations& durations = graph.by_round[r];
+      over_bound.push_back(seconds[r] / lower_bound(step.graph, durations).seconds());
+      const Timeline predicted =
+          simulate(step.graph, step.schedule, durations, comparison_.contention);
+      error.push_back(predicted.step_seconds / seconds[r] - 1);
+    }
+    row.over_bound = median(over_bound);
+    row.prediction_error = median(error);
   }
 
   ComparisonRow row(size_t i, const std::vector<const ForwardResult*>& counted) {
@@ -169,6 +212,7 @@ class Comparer {
     row.simulated =
         simulate(steps_[i].graph, steps_[i].schedule, graph.durations, comparison_.contention);
     row.predicted = row.simulated.step_seconds;
+    set_ratios(row, steps_[i], graph, seconds);
     const double tokens = static_cast<double>(tokens_.ids.size());
     row.tokens_per_second = tokens / row.step.median;
     for (const RankFigures& rank : figures[typical]) {

@@ -18,6 +18,7 @@ struct ComparisonOptions {
   at::ScalarType dtype = at::kFloat;
   int repeat = 5;   // counted rounds; in each every variant runs once, in turn
   int warm_up = 1;  // rounds before them
+  int threads = 1;  // compute threads of each rank; contention is measured with one
 };
 
 // Median and spread over the rounds of a step; a step takes as long as its slowest rank.
@@ -31,9 +32,13 @@ struct ComparisonRow {
   OverlapMetrics metrics;        // mean over ranks of the round whose step is the median
   double tokens_per_second = 0;  // of all ranks
   double speedup = 0, speedup_over_standard = 0;
-  LowerBound bound;        // from op durations of blocking runs of the same graph
-  double predicted = 0;    // seconds, by simulation with those durations
-  int64_t bytes_sent = 0;  // in one step, all ranks, to other ranks
+  // From op durations of blocking runs of the same graph, one in each round: the machine's slow
+  // spells then hit both alike.
+  LowerBound bound;             // at the median durations
+  double predicted = 0;         // seconds, by simulation with them
+  double over_bound = 0;        // step / bound, the median of the rounds' ratios
+  double prediction_error = 0;  // predicted / step - 1, likewise
+  int64_t bytes_sent = 0;       // in one step, all ranks, to other ranks
   int64_t peak_activation_bytes = 0;
   std::vector<Timeline> timelines;  // of the median round, of the ranks held here
   Timeline simulated;
@@ -47,10 +52,11 @@ struct Comparison {
   std::string first_difference;
 };
 
-// Measures the variants against each other on one session: blocking runs of every graph give op
-// durations, from which come schedules, bounds and predictions; then all variants run in turn,
-// `repeat` times. Contention comes from measure_contention. Where ranks live in several processes,
-// each makes the same call and gets the same figures. Progress goes to stderr on a terminal.
+// Measures the variants against each other on one session: blocking runs of every graph give the op
+// durations that schedules are made from; then all variants run in turn, `repeat` times, and with
+// them each graph's blocking schedule, whose op durations bounds and predictions come from.
+// Contention comes from measure_contention. Where ranks live in several processes, each makes the
+// same call and gets the same figures. Progress goes to stderr on a terminal.
 Comparison compare(Session& session, const TokenBatch& tokens, const ComparisonOptions& options);
 
 }  // namespace farskip

@@ -148,8 +148,10 @@ Work launch_dispatch(const KernelContext& context, Group& group, Inputs in, Outp
                           sent.by_rank, context.op.id, context.ready);
 }
 
-// in: received rows, rows received per rank and local expert, weights of the chunk.
+// in: received rows, rows received per rank and local expert, weights of the chunk. A single rank
+// has its own rows and how many there are per expert.
 void run_experts(const KernelContext& context, Inputs in, Outputs out) {
+  if (in[1].dim() == 1) return experts_out(out[0], in[0], in[1].unsqueeze(0), in[2], in[3]);
   const Range local = layout_of(context).local_experts(context.op.attributes.chunk, context.rank);
   experts_out(out[0], in[0], in[1].narrow(1, local.first, local.size()), in[2], in[3]);
 }

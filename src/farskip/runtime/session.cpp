@@ -204,7 +204,7 @@ std::vector<std::vector<ForwardResult>> Session::run(std::span<const PlannedStep
       }
     }
   };
-  run_ranks(groups_, run_rank, {.pin_threads = options.pin_threads});
+  run_ranks(groups_, run_rank, {.pin_threads = options.pin_threads, .threads = options.threads});
   for (size_t round = 0; round < rounds; ++round) {
     for (size_t i = 0; i < steps.size(); ++i) {
       results[round][i].routing = merge(records[round][i]);

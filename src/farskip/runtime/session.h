@@ -30,6 +30,9 @@ struct RunOptions {
   bool record_routing = false;
   const RoutingRecord* replay = nullptr;  // for routing mode replay; of the whole batch
   bool pin_threads = false;
+  // Compute threads of each rank on a CPU. With more than one, the bits of a row may depend on how
+  // many rows stand beside it, so chunks and pieces need no longer keep bits; schedules do.
+  int threads = 1;
 };
 
 // One step, as the ranks of this process saw it. Where all ranks live in one process, that is all
