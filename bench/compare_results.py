@@ -3,7 +3,7 @@
 
   bench/compare_results.py STORED.jsonl NEW.jsonl [--tolerance 0.1]
 
-Rows are matched by model, link, transport, ranks, connectivity, rewrites and schedule. What is compared is what a machine's speed
+Rows are matched by model, routing, link, tokens, transport, ranks, connectivity, rewrites and schedule. What is compared is what a machine's speed
 cancels out of: the speed-up over standard + blocking and the step over its lower bound. Exits with 1 if one is worse than the
 stored one by more than the tolerance, or if no row matches.
 """
@@ -19,8 +19,8 @@ def rows_of(path):
     for line in open(path):
         result = json.loads(line)
         for row in result["rows"]:
-            key = (result["model"], result.get("link_fill"), result["transport"], result["ranks"], row["connectivity"],
-                   row["two_batch"], row["expert_chunks"], row["pieces"], row["schedule"])
+            key = (result["model"], result["routing"], result.get("link_fill"), result["tokens_per_rank"], result["transport"],
+                   result["ranks"], row["connectivity"], row["two_batch"], row["expert_chunks"], row["pieces"], row["schedule"])
             rows[key] = row
     return rows
 

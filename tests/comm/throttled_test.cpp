@@ -17,8 +17,8 @@ using namespace testing;
 double seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
 
 TEST(LinkSeconds, BusierDirectionCounts) {
-  EXPECT_DOUBLE_EQ(link_seconds({2e9, 50e-6}, 1'000'000, 4'000'000), 50e-6 + 2e-3);
-  EXPECT_DOUBLE_EQ(link_seconds({2e9, 50e-6}, 0, 0), 50e-6);
+  EXPECT_DOUBLE_EQ(link_seconds({2e9, 50e-6}, {.out = 1'000'000, .in = 4'000'000}), 50e-6 + 2e-3);
+  EXPECT_DOUBLE_EQ(link_seconds({2e9, 50e-6}, {}), 50e-6);
 }
 
 TEST(Throttled, SaysWhatItIs) {

@@ -9,8 +9,8 @@
 namespace farskip {
 namespace {
 
-constexpr CollectiveKind all_kinds[] = {CollectiveKind::all_reduce, CollectiveKind::all_gather,
-                                        CollectiveKind::reduce_scatter, CollectiveKind::all_to_all};
+constexpr TrafficPattern all_kinds[] = {TrafficPattern::all_reduce, TrafficPattern::all_gather,
+                                        TrafficPattern::reduce_scatter, TrafficPattern::all_to_all};
 
 TEST(Collectives, AllReduceOfFourThousandTokensFromTheTables) {
   const double bytes = 4096.0 * 7168 * 2;
@@ -70,7 +70,7 @@ TEST(Collectives, LatencyComesOnTopOnceMoreBetweenNodes) {
 }
 
 TEST(Collectives, OneRankNeedsNoTime) {
-  for (CollectiveKind kind : all_kinds) {
+  for (TrafficPattern kind : all_kinds) {
     EXPECT_EQ(collective_seconds(load_hardware("h200"), kind, 1, 1e9), 0);
   }
 }
@@ -78,7 +78,7 @@ TEST(Collectives, OneRankNeedsNoTime) {
 TEST(Collectives, TimesAreFiniteAndGrowWithSizeOnEveryProfile) {
   for (const std::string& name : hardware_names()) {
     const HardwareProfile profile = load_hardware(name);
-    for (CollectiveKind kind : all_kinds) {
+    for (TrafficPattern kind : all_kinds) {
       for (int ranks : {2, 3, 8, 16, 64}) {
         double last = 0;
         for (double bytes = 1e6; bytes < 1e11; bytes *= 3) {

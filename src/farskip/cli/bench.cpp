@@ -253,6 +253,7 @@ nlohmann::ordered_json to_json(const ComparisonRow& row) {
 nlohmann::ordered_json to_json(const LinkReport& link) {
   return {{"bytes_per_second", link.link.bytes_per_second},
           {"latency_seconds", link.link.latency_seconds},
+          {"achieved_bytes_per_second", link.achieved_bytes_per_second()},
           {"late_us_mean", link.mean_late_us},
           {"late_us_p50", link.p50_late_us},
           {"late_us_p99", link.p99_late_us}};
@@ -300,7 +301,14 @@ void print_foot(const Comparison& comparison, const std::optional<LinkReport>& l
                "predicted (simulated). Contention while both run, measured apart: compute x "
             << format_fixed(comparison.contention.compute, 3) << ", communication x "
             << format_fixed(comparison.contention.communication, 3) << ".\n";
-  if (link) {
+  if (link && link->collectives > 0) {
+    std::cout << "path: " << format_bytes(link->achieved_bytes_per_second()) << "/s achieved";
+    if (link->link.bytes_per_second > 0) {
+      std::cout << ", " << format_bytes(link->link.bytes_per_second) << "/s asked for";
+    }
+    std::cout << '\n';
+  }
+  if (link && link->link.bytes_per_second > 0) {
     std::cout << "link lateness: mean " << format_fixed(link->mean_late_us, 0) << " us, median "
               << format_fixed(link->p50_late_us, 0) << " us, 99th percentile "
               << format_fixed(link->p99_late_us, 0) << " us\n";

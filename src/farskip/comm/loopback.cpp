@@ -2,223 +2,191 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
+#include <c10/core/StreamGuard.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
-#include <condition_variable>
-#include <mutex>
-#include <thread>
 
 #include "farskip/base/format.h"
-#include "farskip/comm/queued_group.h"
-#include "farskip/comm/transfer.h"
+#include "farskip/comm/exchange.h"
+#include "farskip/comm/link_pacer.h"
+#include "farskip/comm/loopback_copies.h"
+#include "farskip/comm/loopback_work.h"
+#include "farskip/cuda/copy.h"
 
 namespace farskip {
 namespace {
 
-// Rows [from, from + rows) of the input to rows [to, to + rows) of the output.
-struct RowCopy {
-  int64_t to = 0, from = 0, rows = 0;
-};
+// Pieces of a collective, so that its bytes are spread over its time.
+constexpr int64_t device_pieces = 8, pcie_pieces = 32;
+constexpr int64_t least_piece_bytes = 1 << 20;
+
+c10::Stream take_stream(at::Device device) {
+  if (device.is_cpu()) return c10::Stream(c10::Stream::DEFAULT, device);
+  return c10::impl::VirtualGuardImpl(device.type()).getStreamFromGlobalPool(device, true);
+}
 
 void copy(const at::Tensor& to, const at::Tensor& from) {
   at::Tensor(to).copy_(from, /*non_blocking=*/true);
 }
 
-// What this rank receives from rank `sender`: what it sends to itself, and further rows of its
-// input, from the start again behind the end, where that is not as much as it expects.
-void append_copies(const Collective& part, int sender, std::vector<RowCopy>& copies) {
-  const int64_t available = part.in.size(0);
-  int64_t to = rows_before(part.out_rows, sender);
-  int64_t left = part.out_rows[static_cast<size_t>(sender)];
-  int64_t from = rows_before(part.in_rows, part.rank);
-  while (left > 0 && available > 0) {
-    from %= available;
-    const int64_t rows = std::min(left, available - from);
-    copies.push_back({to, from, rows});
-    to += rows;
-    from += rows;
-    left -= rows;
-  }
-}
-
-// Cuts copies of more than `most` rows.
-std::vector<RowCopy> cut(const std::vector<RowCopy>& copies, int64_t most) {
-  std::vector<RowCopy> pieces;
-  for (RowCopy copy : copies) {
-    for (; copy.rows > most; copy.to += most, copy.from += most, copy.rows -= most) {
-      pieces.push_back({copy.to, copy.from, most});
-    }
-    pieces.push_back(copy);
-  }
-  return pieces;
-}
-
-class LoopbackExchange final : public Exchange {
+class LoopbackGroup final : public Group, public LinkBearer {
  public:
-  LoopbackExchange(const LoopbackOptions& options)
-      : Exchange(options.rank, options.ranks, checked_deadline(options.deadline), options.device),
-        options_(options),
-        incoming_(c10::Stream::DEFAULT, options.device) {
-    if (!options.device.is_cpu()) {
-      incoming_ = c10::impl::VirtualGuardImpl(options.device.type())
-                      .getStreamFromGlobalPool(options.device, true);
-    }
-  }
+  explicit LoopbackGroup(const LoopbackOptions& options);
+  ~LoopbackGroup() override { status_->fail("the group was destroyed"); }
 
-  std::string describe() const override {
-    const bool device = options_.path == LoopbackPath::device;
-    return std::string("loopback(") + (device ? "device" : "pcie") + ", rank " +
-           std::to_string(rank()) + " of " + std::to_string(size()) + ", a stand-in)";
+  int rank() const override { return options_.rank; }
+  int size() const override { return options_.ranks; }
+  at::Device device() const override { return options_.device; }
+  c10::Stream stream() const override { return stream_; }
+  void abort(const CommError& error) noexcept override {
+    status_->fail(error.what());
+    if (pacer_) pacer_->release_all();
   }
-  std::string failure() const override {
-    const std::lock_guard lock(mutex_);
-    return failure_;
-  }
-  void fail(const std::string& reason) noexcept override {
-    const std::lock_guard lock(mutex_);
-    if (failure_.empty()) failure_ = reason.empty() ? "no reason given" : reason;
-    failed_.notify_all();
-  }
-  void give_up(const Collective& part, int64_t index, Clock::duration elapsed) noexcept override {
-    fail(deadline_error(part, "its input was not ready", deadline(), elapsed).what());
-  }
-  void leave(bool unfinished) noexcept override {
-    if (unfinished) fail("the group was destroyed before its collectives were complete");
-  }
-
-  std::optional<Clock::time_point> enter(const Collective& part, int64_t index,
-                                         Clock::time_point entry) override {
-    part_ = &part;
-    entered_ = entry;
-    if (!failure().empty()) return std::nullopt;
-    return entry;
-  }
-  bool finish() override;
-  bool pause(Clock::time_point time) override {
-    std::unique_lock lock(mutex_);
-    const auto failed = [&] { return !failure_.empty(); };
-    if (time == Clock::time_point::max()) {
-      failed_.wait(lock, failed);
-    } else {
-      failed_.wait_until(lock, time, failed);
-    }
-    return failure_.empty();
-  }
+  Traffic traffic() const override { return status_->traffic(); }
+  std::string describe() const override;
+  LinkStatistics& link_statistics() override { return status_->statistics; }
 
  private:
-  bool all_to_all();
-  void all_gather();
-  bool move_paced(const std::vector<RowCopy>& copies);
-  void cross_host(const std::vector<RowCopy>& copies);
-  c10::Stream current() const {
-    return c10::impl::VirtualGuardImpl(device().type()).getStream(device());
-  }
+  Work post(Collective collective) override;
+  void move(const Collective& part, double seconds);
+  void all_to_all(const Collective& part, double seconds);
+  void copy_rows(const Collective& part, std::span<const RowCopy> copies) const;
+  void copy_paced(const Collective& part, const std::vector<RowCopy>& copies, double seconds);
+  void cross_host(const Collective& part, const std::vector<RowCopy>& copies);
 
   const LoopbackOptions options_;
-  c10::Stream incoming_;  // path pcie: from the host
-  at::Tensor staging_;    // path pcie: pinned bytes
-  const Collective* part_ = nullptr;
-  Clock::time_point entered_{};
-
-  mutable std::mutex mutex_;
-  std::condition_variable failed_;
-  std::string failure_;
+  const std::shared_ptr<LoopbackStatus> status_;
+  const c10::Stream stream_, incoming_;  // path pcie: incoming_ is from the host
+  std::unique_ptr<LinkPacer> pacer_;     // null: not paced
+  at::Tensor staging_;                   // path pcie: pinned bytes
 };
 
-bool LoopbackExchange::finish() {
-  bool moved = true;
-  switch (part_->kind) {
+LoopbackGroup::LoopbackGroup(const LoopbackOptions& options)
+    : options_(options),
+      status_(std::make_shared<LoopbackStatus>(options.link, checked_deadline(options.deadline))),
+      stream_(take_stream(options.device)),
+      incoming_(take_stream(options.device)) {
+  const bool paced = options.link.bytes_per_second != 0 && options.path == LoopbackPath::device;
+  if (paced) check_link(options.link);
+  if (paced && options.ranks > 1 && !options.device.is_cpu()) {
+    pacer_ = std::make_unique<LinkPacer>();
+  }
+}
+
+std::string LoopbackGroup::describe() const {
+  const std::string path =
+      options_.path == LoopbackPath::pcie
+          ? "pcie"
+          : "device, " + (pacer_ ? format_bytes(options_.link.bytes_per_second) + "/s, " +
+                                       format_duration(options_.link.latency_seconds)
+                                 : std::string("not paced"));
+  return "loopback(" + path + ", rank " + std::to_string(rank()) + " of " +
+         std::to_string(size()) + ", a stand-in)";
+}
+
+Work LoopbackGroup::post(Collective collective) {
+  const std::string failure = status_->failure();
+  if (!failure.empty()) throw group_failure(collective, failure);
+  // Lazily copied memory becomes this tensor's own here, on the thread that owns the tensor.
+  if (collective.out.defined()) collective.out.mutable_data_ptr();
+  auto work = std::make_shared<LoopbackWork>(status_, std::move(collective));
+  const Collective& part = work->collective();
+  const double seconds = pacer_ ? link_seconds(options_.link, count_bytes(part)) : 0;
+  const bool on_device = !device().is_cpu();
+  const auto guard = on_device ? c10::OptionalStreamGuard(stream_) : c10::OptionalStreamGuard();
+  if (on_device) part.ready.block(stream_);
+  Event begun = Event::record(stream_, /*timed=*/true);
+  move(part, seconds);
+  work->launched(std::move(begun), Event::record(stream_, /*timed=*/true), seconds);
+  return Work(std::move(work));
+}
+
+void LoopbackGroup::move(const Collective& part, double seconds) {
+  if (pacer_) pacer_->begin(stream_);
+  switch (part.kind) {
     case CollectiveKind::all_to_all:
-      moved = all_to_all();
+      all_to_all(part, seconds);
       break;
     case CollectiveKind::all_gather:
-      all_gather();
+      for (int sender = 0; sender < size(); ++sender) {
+        copy(part.out.narrow(0, part.in.size(0) * sender, part.in.size(0)), part.in);
+      }
       break;
     case CollectiveKind::all_reduce:
-      copy(part_->out, part_->in * static_cast<int64_t>(size()));
+      copy(part.out, part.in * static_cast<int64_t>(size()));
       break;
     case CollectiveKind::reduce_scatter:
-      copy(part_->out, part_->in.narrow(0, rank() * part_->out.size(0), part_->out.size(0)) *
-                           static_cast<int64_t>(size()));
+      copy(part.out, part.in.narrow(0, rank() * part.out.size(0), part.out.size(0)) *
+                         static_cast<int64_t>(size()));
       break;
     case CollectiveKind::broadcast:
     case CollectiveKind::barrier:
       break;
   }
-  if (moved && !device().is_cpu()) Event::record(current()).synchronize();
-  return moved;
+  if (pacer_) pacer_->hold(stream_, seconds);
 }
 
-bool LoopbackExchange::all_to_all() {
-  const int64_t row = row_bytes(part_->out);
-  if (row == 0) return true;
-  std::vector<RowCopy> own, arriving;
-  append_copies(*part_, rank(), own);
-  for (int sender = 0; sender < size(); ++sender) {
-    if (sender != rank()) append_copies(*part_, sender, arriving);
-  }
-  for (const RowCopy& c : own) {
-    copy(part_->out.narrow(0, c.to, c.rows), part_->in.narrow(0, c.from, c.rows));
-  }
-  constexpr int64_t piece_bytes = 2 << 20;
-  const std::vector<RowCopy> pieces = cut(arriving, std::max<int64_t>(1, piece_bytes / row));
-  if (options_.path == LoopbackPath::device) return move_paced(pieces);
-  cross_host(pieces);
-  return true;
+void LoopbackGroup::all_to_all(const Collective& part, double seconds) {
+  if (row_bytes(part.out) == 0) return;
+  const LoopbackCopies copies = loopback_copies(part);
+  copy_rows(part, copies.own);
+  if (options_.path == LoopbackPath::pcie) return cross_host(part, copies.arriving);
+  if (pacer_) return copy_paced(part, copies.arriving, seconds);
+  copy_rows(part, copies.arriving);
 }
 
-// A piece is copied when the link would have brought the whole of it.
-bool LoopbackExchange::move_paced(const std::vector<RowCopy>& copies) {
-  const bool paced = options_.link.bytes_per_second > 0;
-  const int64_t row = row_bytes(part_->out);
-  int64_t arrived = 0;
+void LoopbackGroup::copy_rows(const Collective& part, std::span<const RowCopy> copies) const {
+  std::vector<cuda::TensorCopy> batch;
   for (const RowCopy& c : copies) {
-    arrived += c.rows * row;
-    if (paced) {
-      const double seconds = link_seconds(options_.link, 0, arrived);
-      const auto due =
-          entered_ + std::chrono::ceil<Clock::duration>(std::chrono::duration<double>(seconds));
-      // Sleeping is some 50 us late; the last stretch is spent asking the clock.
-      constexpr auto stretch = std::chrono::microseconds(200);
-      if (due - Clock::now() > stretch && !pause(due - stretch)) return false;
-      while (Clock::now() < due) {
-      }
-    }
-    copy(part_->out.narrow(0, c.to, c.rows), part_->in.narrow(0, c.from, c.rows));
+    batch.push_back({part.out.narrow(0, c.to, c.rows), part.in.narrow(0, c.from, c.rows)});
   }
-  return true;
+  if (device().is_cuda()) return cuda::copy_beside_compute(batch);
+  for (const cuda::TensorCopy& c : batch) copy(c.to, c.from);
 }
 
-// Each piece leaves on the current stream and comes back on another one, so that both directions of
+// A piece is copied when the link would begin to bring it.
+void LoopbackGroup::copy_paced(const Collective& part, const std::vector<RowCopy>& copies,
+                               double seconds) {
+  const int64_t total = rows_of(copies);
+  const int64_t least = std::max<int64_t>(1, least_piece_bytes / row_bytes(part.out));
+  const int64_t piece = std::max(least, (total + device_pieces - 1) / device_pieces);
+  const std::vector<RowCopy> pieces = cut_copies(copies, piece);
+  const double latency = std::min(seconds, options_.link.latency_seconds);
+  int64_t arrived = 0;
+  for (size_t first = 0; first < pieces.size();) {
+    size_t last = first;
+    int64_t rows = 0;
+    while (last < pieces.size() && rows < piece) rows += pieces[last++].rows;
+    const double share = static_cast<double>(arrived) / static_cast<double>(total);
+    pacer_->hold(stream_, latency + (seconds - latency) * share);
+    copy_rows(part, std::span(pieces).subspan(first, last - first));
+    arrived += rows;
+    first = last;
+  }
+}
+
+// Each piece leaves on the group's stream and comes back on another one, so that both directions of
 // the bus are busy.
-void LoopbackExchange::cross_host(const std::vector<RowCopy>& copies) {
-  int64_t rows = 0;
-  for (const RowCopy& c : copies) rows += c.rows;
-  const int64_t bytes = rows * row_bytes(part_->out);
+void LoopbackGroup::cross_host(const Collective& part, const std::vector<RowCopy>& copies) {
+  const int64_t row = row_bytes(part.out), rows = rows_of(copies), bytes = rows * row;
   if (!staging_.defined() || staging_.numel() < bytes) {
     staging_ = at::empty({bytes}, at::TensorOptions(at::kByte).pinned_memory(true));
   }
-  std::vector<int64_t> shape = part_->out.sizes().vec();
+  std::vector<int64_t> shape = part.out.sizes().vec();
   shape[0] = rows;
-  const at::Tensor host = staging_.narrow(0, 0, bytes).view(part_->out.scalar_type()).view(shape);
+  const at::Tensor host = staging_.narrow(0, 0, bytes).view(part.out.scalar_type()).view(shape);
+  const int64_t piece = std::max(least_piece_bytes / row, (rows + pcie_pieces - 1) / pcie_pieces);
   int64_t at = 0;
-  for (const RowCopy& c : copies) {
+  for (const RowCopy& c : cut_copies(copies, std::max<int64_t>(1, piece))) {
     const at::Tensor place = host.narrow(0, at, c.rows);
-    copy(place, part_->in.narrow(0, c.from, c.rows));
-    Event::record(current()).block(incoming_);
+    copy(place, part.in.narrow(0, c.from, c.rows));
+    Event::record(stream_).block(incoming_);
     const c10::OptionalStreamGuard guard(incoming_);
-    copy(part_->out.narrow(0, c.to, c.rows), place);
+    copy(part.out.narrow(0, c.to, c.rows), place);
     at += c.rows;
   }
-  Event::record(incoming_).block(current());
-}
-
-void LoopbackExchange::all_gather() {
-  const int64_t rows = part_->in.size(0);
-  for (int sender = 0; sender < size(); ++sender) {
-    copy(part_->out.narrow(0, rows * sender, rows), part_->in);
-  }
+  Event::record(incoming_).block(stream_);
 }
 
 }  // namespace
@@ -236,11 +204,7 @@ std::unique_ptr<Group> make_loopback_group(const LoopbackOptions& options) {
         "no bus to cross",
         {.where = "loopback path pcie", .expected = "a GPU", .found = options.device.str()});
   }
-  std::vector<std::unique_ptr<Group>> groups;
-  groups.push_back(std::make_unique<QueuedGroup>(std::make_shared<LoopbackExchange>(options)));
-  const bool paced = options.path == LoopbackPath::device && options.link.bytes_per_second != 0;
-  if (paced) groups = make_throttled(std::move(groups), options.link);
-  return std::move(groups[0]);
+  return std::make_unique<LoopbackGroup>(options);
 }
 
 }  // namespace farskip

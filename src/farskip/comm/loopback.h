@@ -3,7 +3,7 @@
 #include <memory>
 
 #include "farskip/comm/group.h"
-#include "farskip/comm/throttled.h"
+#include "farskip/comm/link_statistics.h"
 
 namespace farskip {
 
@@ -17,7 +17,7 @@ struct LoopbackOptions {
   int ranks = 1;  // that the one rank stands for, itself included
   int rank = 0;   // which of them it is
   LoopbackPath path = LoopbackPath::device;
-  LinkOptions link;  // path device: what copies are paced to; bytes_per_second 0: not paced
+  LinkOptions link;  // path device on a GPU: what copies are paced to; 0 bytes a second: not paced
   at::Device device = at::kCPU;
   std::chrono::duration<double> deadline{60};
 };
@@ -29,10 +29,13 @@ struct LoopbackOptions {
 // them, its own rows being right. Sums and gathers do as if all ranks had this rank's input.
 // Results are meaningless as text. Bytes are counted as in a real group.
 //
-// Path device: a collective of B bytes (the larger direction) takes latency + B / bandwidth from
-// when its input is ready, by a link that link_report (throttled.h) reports on: how late it was is
-// how far the emulation is off. Throws UsageError for ranks outside 1 to 4096, a rank outside them,
-// a link that is none, or path pcie without a GPU.
+// On a GPU everything is queued on a stream of the group's, and the host does not wait. Path device:
+// a collective of B bytes (the larger direction) takes latency + B / bandwidth from when its input
+// is ready, its pieces being copied by copy engines when the link would begin to bring them, held
+// back by a LinkPacer. Path pcie: as fast as the bus. link_report (link_statistics.h) has the rate
+// that was achieved, by the device's clock. On a CPU a collective is done when it is posted.
+// Throws UsageError for ranks outside 1 to 4096, a rank outside them, a link that is none, or path
+// pcie without a GPU; UnsupportedError for a paced path in a build without CUDA.
 std::unique_ptr<Group> make_loopback_group(const LoopbackOptions& options);
 
 }  // namespace farskip

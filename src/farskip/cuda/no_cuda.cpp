@@ -1,11 +1,13 @@
 // What the module is in a build without CUDA.
 #include "farskip/base/error.h"
+#include "farskip/cuda/copy.h"
 #include "farskip/cuda/device.h"
 #include "farskip/cuda/mlp.h"
 #include "farskip/cuda/norm.h"
 #include "farskip/cuda/permutation.h"
 #include "farskip/cuda/rope.h"
 #include "farskip/cuda/routing.h"
+#include "farskip/cuda/stream_gate.h"
 
 namespace farskip {
 namespace {
@@ -27,6 +29,17 @@ bool cuda_is_available() { return false; }
 std::string cuda_version() { return "no CUDA (not built in)"; }
 
 namespace cuda {
+
+struct StreamGate::State {};
+
+StreamGate::StreamGate() { refuse("StreamGate"); }
+StreamGate::~StreamGate() = default;
+void StreamGate::hold(const c10::Stream&, uint32_t) const { refuse("hold"); }
+void StreamGate::raise(uint32_t) noexcept {}
+void StreamGate::announce(const c10::Stream&, uint32_t) const { refuse("announce"); }
+uint32_t StreamGate::announced() const noexcept { return 0; }
+
+void copy_beside_compute(std::span<const TensorCopy>) { refuse("copy_beside_compute"); }
 
 void sum_out(const at::Tensor&, std::span<const at::Tensor>) { refuse("sum_out"); }
 

@@ -9,8 +9,9 @@
 namespace farskip {
 
 struct ContentionOptions {
-  int64_t bytes = 4 << 20;        // that each rank sends in one exchange, all ranks together
-  double compute_seconds = 0.15;  // of each of the timed stretches, about
+  int64_t bytes = 4 << 20;           // that each rank sends in one exchange, all ranks together
+  int64_t device_bytes = 256 << 20;  // the same on a GPU
+  double compute_seconds = 0.15;     // of each of the timed stretches, about
 };
 
 // How much slower matrix products run beside all-to-alls, and all-to-alls beside matrix products,

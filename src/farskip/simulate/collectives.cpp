@@ -10,9 +10,9 @@ namespace farskip {
 namespace {
 
 // Share of a buffer that each rank of a ring sends.
-double ring_factor(CollectiveKind kind, int ranks) {
+double ring_factor(TrafficPattern kind, int ranks) {
   const double share = (ranks - 1.0) / ranks;
-  return kind == CollectiveKind::all_reduce ? 2 * share : share;
+  return kind == TrafficPattern::all_reduce ? 2 * share : share;
 }
 
 double interpolate(const CollectiveTable& table, double bytes) {
@@ -27,7 +27,7 @@ double interpolate(const CollectiveTable& table, double bytes) {
 }
 
 // The table of this kind with the nearest rank count, the smaller of two equally near; or null.
-const CollectiveTable* nearest_table(const HardwareProfile& profile, CollectiveKind kind,
+const CollectiveTable* nearest_table(const HardwareProfile& profile, TrafficPattern kind,
                                      int ranks) {
   const CollectiveTable* best = nullptr;
   for (const CollectiveTable& table : profile.tables) {
@@ -40,7 +40,7 @@ const CollectiveTable* nearest_table(const HardwareProfile& profile, CollectiveK
   return best;
 }
 
-double seconds_in_domain(const HardwareProfile& profile, CollectiveKind kind, int ranks,
+double seconds_in_domain(const HardwareProfile& profile, TrafficPattern kind, int ranks,
                          double bytes) {
   if (ranks == 1) return 0;
   const double factor = ring_factor(kind, ranks);
@@ -51,28 +51,28 @@ double seconds_in_domain(const HardwareProfile& profile, CollectiveKind kind, in
 }
 
 // Between domains, of a buffer that the NICs of one domain share.
-double seconds_between_domains(const HardwareProfile& profile, CollectiveKind kind, int domains,
+double seconds_between_domains(const HardwareProfile& profile, TrafficPattern kind, int domains,
                                double bytes_per_nic) {
   return profile.inter_node_latency.value +
          ring_factor(kind, domains) * bytes_per_nic / profile.nic_bandwidth.value;
 }
 
-double seconds_over_domains(const HardwareProfile& profile, CollectiveKind kind,
+double seconds_over_domains(const HardwareProfile& profile, TrafficPattern kind,
                             const DomainLayout& layout, double bytes) {
   const int local = layout.ranks_per_domain, domains = layout.domains;
   const double part = bytes / local;  // what is left for one NIC
-  const auto inside = [&](CollectiveKind stage, double size) {
+  const auto inside = [&](TrafficPattern stage, double size) {
     return seconds_in_domain(profile, stage, local, size);
   };
   const double between = seconds_between_domains(profile, kind, domains, part);
   switch (kind) {
-    case CollectiveKind::all_reduce:
-      return inside(CollectiveKind::reduce_scatter, bytes) + between +
-             inside(CollectiveKind::all_gather, bytes);
-    case CollectiveKind::all_gather:
-    case CollectiveKind::reduce_scatter:
+    case TrafficPattern::all_reduce:
+      return inside(TrafficPattern::reduce_scatter, bytes) + between +
+             inside(TrafficPattern::all_gather, bytes);
+    case TrafficPattern::all_gather:
+    case TrafficPattern::reduce_scatter:
       return between + inside(kind, bytes);
-    case CollectiveKind::all_to_all:
+    case TrafficPattern::all_to_all:
       // No stage shares work with the other: a row crosses one network or the other.
       return profile.inter_node_latency.value +
              std::max(inside(kind, bytes / domains),
@@ -112,7 +112,7 @@ double combine_seconds(const HardwareProfile& profile, int ranks, TwoLevel bytes
   return moe_seconds(profile, ranks, bytes, profile.combine_bandwidth, profile.combine_latency);
 }
 
-double collective_seconds(const HardwareProfile& profile, CollectiveKind kind, int ranks,
+double collective_seconds(const HardwareProfile& profile, TrafficPattern kind, int ranks,
                           double buffer_bytes) {
   if (!(buffer_bytes >= 0) || !std::isfinite(buffer_bytes)) {
     throw ConfigError("impossible number of bytes", {.where = to_string(kind)});
@@ -123,19 +123,19 @@ double collective_seconds(const HardwareProfile& profile, CollectiveKind kind, i
 }
 
 double all_to_all_seconds(const HardwareProfile& profile, int ranks, double buffer_bytes) {
-  return collective_seconds(profile, CollectiveKind::all_to_all, ranks, buffer_bytes);
+  return collective_seconds(profile, TrafficPattern::all_to_all, ranks, buffer_bytes);
 }
 
 double all_reduce_seconds(const HardwareProfile& profile, int ranks, double buffer_bytes) {
-  return collective_seconds(profile, CollectiveKind::all_reduce, ranks, buffer_bytes);
+  return collective_seconds(profile, TrafficPattern::all_reduce, ranks, buffer_bytes);
 }
 
 double all_gather_seconds(const HardwareProfile& profile, int ranks, double buffer_bytes) {
-  return collective_seconds(profile, CollectiveKind::all_gather, ranks, buffer_bytes);
+  return collective_seconds(profile, TrafficPattern::all_gather, ranks, buffer_bytes);
 }
 
 double reduce_scatter_seconds(const HardwareProfile& profile, int ranks, double buffer_bytes) {
-  return collective_seconds(profile, CollectiveKind::reduce_scatter, ranks, buffer_bytes);
+  return collective_seconds(profile, TrafficPattern::reduce_scatter, ranks, buffer_bytes);
 }
 
 }  // namespace farskip

@@ -72,7 +72,7 @@ double all_gather_seconds(const HardwareProfile& profile, int ranks, double buff
 double reduce_scatter_seconds(const HardwareProfile& profile, int ranks, double buffer_bytes);
 
 // By kind; the named functions call it.
-double collective_seconds(const HardwareProfile& profile, CollectiveKind kind, int ranks,
+double collective_seconds(const HardwareProfile& profile, TrafficPattern kind, int ranks,
                           double buffer_bytes);
 
 }  // namespace farskip

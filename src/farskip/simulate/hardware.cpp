@@ -45,15 +45,15 @@ const char* to_string(Provenance provenance) {
   return "unknown";
 }
 
-const char* to_string(CollectiveKind kind) {
+const char* to_string(TrafficPattern kind) {
   switch (kind) {
-    case CollectiveKind::all_reduce:
+    case TrafficPattern::all_reduce:
       return "all_reduce";
-    case CollectiveKind::all_gather:
+    case TrafficPattern::all_gather:
       return "all_gather";
-    case CollectiveKind::reduce_scatter:
+    case TrafficPattern::reduce_scatter:
       return "reduce_scatter";
-    case CollectiveKind::all_to_all:
+    case TrafficPattern::all_to_all:
       return "all_to_all";
   }
   return "unknown";
@@ -71,15 +71,15 @@ double HardwareProfile::attention_rate(DType dtype) const {
   return rate_of(attention, dtype, "attention_tflop_per_s", *this);
 }
 
-const Figure& HardwareProfile::latency(CollectiveKind kind) const {
+const Figure& HardwareProfile::latency(TrafficPattern kind) const {
   switch (kind) {
-    case CollectiveKind::all_reduce:
+    case TrafficPattern::all_reduce:
       return all_reduce_latency;
-    case CollectiveKind::all_gather:
+    case TrafficPattern::all_gather:
       return all_gather_latency;
-    case CollectiveKind::reduce_scatter:
+    case TrafficPattern::reduce_scatter:
       return reduce_scatter_latency;
-    case CollectiveKind::all_to_all:
+    case TrafficPattern::all_to_all:
       return all_to_all_latency;
   }
   throw Error("unknown kind of collective");

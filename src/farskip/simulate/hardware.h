@@ -23,13 +23,13 @@ struct Figure {
   std::string source, note;
 };
 
-enum class CollectiveKind { all_reduce, all_gather, reduce_scatter, all_to_all };
-const char* to_string(CollectiveKind kind);  // "all_reduce", ...
+enum class TrafficPattern { all_reduce, all_gather, reduce_scatter, all_to_all };
+const char* to_string(TrafficPattern kind);  // "all_reduce", ...
 
 // Measured time of one collective over buffer sizes. The buffer is the total one, as nccl-tests
 // count: what a rank holds after an all-gather, before a reduce-scatter.
 struct CollectiveTable {
-  CollectiveKind kind = CollectiveKind::all_reduce;
+  TrafficPattern kind = TrafficPattern::all_reduce;
   int ranks = 2;
   std::string source;
   std::vector<double> bytes, seconds;  // bytes strictly ascending; at least two
@@ -62,7 +62,7 @@ struct HardwareProfile {
   double gemm_rate(DType dtype) const;
   double grouped_gemm_rate(DType dtype) const;
   double attention_rate(DType dtype) const;
-  const Figure& latency(CollectiveKind kind) const;
+  const Figure& latency(TrafficPattern kind) const;
 };
 
 // Names of the profiles that the library holds, in alphabetical order.

@@ -75,10 +75,10 @@ std::map<DType, Figure> parse_rates(const Json& parent, const std::string& field
   return rates;
 }
 
-CollectiveKind parse_kind(const Json& object, const std::string& where) {
+TrafficPattern parse_kind(const Json& object, const std::string& where) {
   const auto text = require<std::string>(object, "op", where);
-  for (CollectiveKind each : {CollectiveKind::all_reduce, CollectiveKind::all_gather,
-                              CollectiveKind::reduce_scatter, CollectiveKind::all_to_all}) {
+  for (TrafficPattern each : {TrafficPattern::all_reduce, TrafficPattern::all_gather,
+                              TrafficPattern::reduce_scatter, TrafficPattern::all_to_all}) {
     if (text == to_string(each)) return each;
   }
   throw ConfigError("unknown collective",

@@ -1,0 +1,28 @@
+#pragma once
+
+#include <vector>
+
+#include "farskip/comm/collective.h"
+
+namespace farskip {
+
+// Rows [from, from + rows) of a collective's input to rows [to, to + rows) of its output.
+struct RowCopy {
+  int64_t to = 0, from = 0, rows = 0;
+};
+
+// What an all_to_all brings a rank whose peers are taken to send what it sends to itself: its own
+// rows of the input, and further ones behind them (from the start again behind the end) where more
+// are expected.
+struct LoopbackCopies {
+  std::vector<RowCopy> own;       // stay on this rank
+  std::vector<RowCopy> arriving;  // stand in for what peers send, in rank order
+};
+LoopbackCopies loopback_copies(const Collective& all_to_all);
+
+// Cuts copies of more than `most` rows.
+std::vector<RowCopy> cut_copies(const std::vector<RowCopy>& copies, int64_t most);
+
+int64_t rows_of(const std::vector<RowCopy>& copies);
+
+}  // namespace farskip

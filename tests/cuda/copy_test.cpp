@@ -1,0 +1,94 @@
+#include "farskip/cuda/copy.h"
+
+#include <ATen/ops/arange.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/equal.h>
+#include <c10/core/StreamGuard.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+#include <c10/cuda/CUDAStream.h>
+#include <cuda_runtime_api.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <chrono>
+#include <thread>
+
+#include "farskip/cuda/stream_gate.h"
+#include "fill_gpu.h"
+#include "gpu_test.h"
+
+namespace farskip::cuda {
+namespace {
+
+using namespace std::chrono_literals;
+
+class Copies : public testing::GpuTest {
+ protected:
+  c10::Stream new_stream() const {
+    return c10::impl::VirtualGuardImpl(at::kCUDA).getStreamFromGlobalPool({at::kCUDA, 0}, true);
+  }
+};
+
+// Kernel code is loaded at its first launch, for which the driver waits for the device.
+void load_fill_kernel(uint32_t* flags, const c10::Stream& stream) {
+  flags[0] = 1;
+  fill_gpu(flags, flags + 1, c10::cuda::CUDAStream(stream).stream());
+  cudaDeviceSynchronize();
+  flags[0] = flags[1] = 0;
+}
+
+TEST_F(Copies, CopyWhatTheyAreTold) {
+  const at::Tensor from = at::arange(1000, at::kInt).to(at::kCUDA);
+  const at::Tensor to = at::empty({1000}, from.options()).zero_();
+  const TensorCopy copies[] = {{to.narrow(0, 0, 300), from.narrow(0, 500, 300)},
+                               {to.narrow(0, 300, 0), from.narrow(0, 3, 0)},
+                               {to.narrow(0, 400, 7), from.narrow(0, 1, 7)}};
+  const c10::Stream stream = new_stream();
+  cudaDeviceSynchronize();
+  {
+    const c10::StreamGuard guard(stream);
+    copy_beside_compute(copies);
+    copy_beside_compute({});
+  }
+  cudaDeviceSynchronize();
+  const at::Tensor host = to.cpu();
+  EXPECT_TRUE(at::equal(host.narrow(0, 0, 300), at::arange(500, 800, at::kInt)));
+  EXPECT_TRUE(at::equal(host.narrow(0, 400, 7), at::arange(1, 8, at::kInt)));
+  EXPECT_EQ(host.narrow(0, 300, 100).count_nonzero().item<int64_t>(), 0);
+}
+
+// The point of copy engines: nothing of a multiprocessor is needed, neither to copy nor to hold.
+TEST_F(Copies, AndGatesPassWhileEveryMultiprocessorIsTaken) {
+  const c10::Stream filled = new_stream(), copying = new_stream();
+  const at::Tensor from = at::empty({64 << 20}, at::TensorOptions(at::kByte).device(at::kCUDA));
+  const at::Tensor to = at::empty_like(from);
+  uint32_t* flags = nullptr;
+  ASSERT_EQ(cudaHostAlloc(reinterpret_cast<void**>(&flags), 8, cudaHostAllocMapped), cudaSuccess);
+  load_fill_kernel(flags, filled);
+  StreamGate gate;
+  fill_gpu(flags, flags + 1, c10::cuda::CUDAStream(filled).stream());
+  const auto start = std::chrono::steady_clock::now();
+  const auto waited = [&] { return std::chrono::steady_clock::now() - start; };
+  std::atomic_ref<uint32_t> running(flags[1]);
+  while (running.load() < blocks_that_fill_gpu() && waited() < 1s) std::this_thread::yield();
+  ASSERT_EQ(running.load(), blocks_that_fill_gpu()) << "the kernel does not fill this GPU";
+  {
+    const c10::StreamGuard guard(copying);
+    gate.hold(copying, 1);
+    const TensorCopy copies[] = {{to, from}};
+    copy_beside_compute(copies);
+    gate.announce(copying, 1);
+  }
+  std::this_thread::sleep_for(20ms);
+  EXPECT_EQ(gate.announced(), 0u) << "the gate did not hold";
+  gate.raise(1);
+  while (gate.announced() < 1 && waited() < 1500ms) std::this_thread::yield();
+  const bool passed = gate.announced() == 1;
+  std::atomic_ref<uint32_t>(flags[0]).store(1);
+  cudaDeviceSynchronize();
+  cudaFreeHost(flags);
+  EXPECT_TRUE(passed) << "the copy needed a multiprocessor";
+}
+
+}  // namespace
+}  // namespace farskip::cuda

@@ -1,0 +1,159 @@
+#include <ATen/ops/equal.h>
+#include <gtest/gtest.h>
+
+#include "farskip/comm/chaos.h"
+#include "farskip/comm/local.h"
+#include "farskip/comm/loopback.h"
+#include "farskip/cuda/device.h"
+#include "fixture.h"
+
+// The executor on a GPU, rank threads sharing it.
+namespace farskip::testing {
+namespace {
+
+constexpr double tolerance = 5e-5;
+
+class OnGpu : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!cuda_is_available()) GTEST_SKIP() << "Skipped: no GPU: " << cuda_version();
+  }
+  static std::vector<std::unique_ptr<Group>> groups(int ranks) {
+    return make_local_groups(ranks, {.deadline = std::chrono::duration<double>(30),
+                                     .device = at::Device(at::kCUDA, 0)});
+  }
+};
+
+class GpuFamilies : public OnGpu, public ::testing::WithParamInterface<const char*> {};
+
+TEST_P(GpuFamilies, GoldenLogitsAndChosenExperts) {
+  const Fixture fixture(GetParam());
+  const TokenBatch tokens = fixture.golden_tokens();
+  for (int ranks : {1, 2, 4}) {
+    Session session = fixture.session(ranks, at::kFloat, groups(ranks));
+    for (const char* preset : {"standard", "farskip", "attention-only", "mlp-only", "last-2",
+                               "fresh-shared", "ladder", "depth-2"}) {
+      const std::string name = "logits_last." + std::string(preset);
+      if (!fixture.golden.contains(name)) continue;
+      SCOPED_TRACE(std::string(preset) + " on " + std::to_string(ranks));
+      const PlannedStep step =
+          fixture.plan(preset, ranks, tokens, {.schedule = ranks == 1 ? "blocking" : "overlapped"});
+      const ForwardResult result = session.run(step, tokens, {.record_routing = true});
+      const at::Tensor logits = result.logits().cpu();
+      const at::Tensor last = logits.view({2, -1, logits.size(1)}).select(1, -1);
+      EXPECT_LT(relative_error(last, fixture.golden.view(name)), tolerance);
+      for (const auto& [layer, routing] : result.routing) {
+        const at::Tensor expected = fixture.golden.view("experts." + std::string(preset) +
+                                                        ".layers." + std::to_string(layer - 1));
+        EXPECT_TRUE(
+            at::equal(routing.experts.cpu().to(at::kLong), expected.flatten(0, 1).to(at::kLong)))
+            << "layer " << layer;
+      }
+    }
+  }
+}
+
+TEST_P(GpuFamilies, Bfloat16IsNearTheCpu) {
+  const Fixture fixture(GetParam());
+  const TokenBatch tokens = fixture.golden_tokens();
+  const StepForm form{.schedule = "overlapped", .dtype = at::kBFloat16};
+  Session session = fixture.session(2, at::kBFloat16, groups(2));
+  Session host = fixture.session(2, at::kBFloat16);
+  const PlannedStep step = fixture.plan("farskip", 2, tokens, form);
+  const at::Tensor expected = host.run(step, tokens).logits();
+  const at::Tensor logits = session.run(step, tokens).logits().cpu();
+  // Few rows may take other experts where two scores are near.
+  EXPECT_LT(((logits - expected).norm() / expected.norm()).item<double>(), 0.1);
+}
+
+TEST_P(GpuFamilies, SchedulesAndDelaysChangeNoBit) {
+  const Fixture fixture(GetParam());
+  const TokenBatch tokens = fixture.prefixes({48, 17, 5, 33, 1, 48, 2});
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    for (int ranks : {1, 2, 3, 8}) {
+      if (ranks > fixture.config().router.experts) continue;
+      Session session = fixture.session(ranks, dtype, groups(ranks));
+      for (const int chunks : {1, 2}) {
+        if (chunks * ranks > fixture.config().router.experts) continue;
+        const auto run = [&](const std::string& schedule, RunOptions options = {}) {
+          const StepForm form{.schedule = schedule,
+                              .expert_chunks = chunks,
+                              .pieces = chunks,
+                              .dtype = dtype};
+          return session.run(fixture.plan("farskip", ranks, tokens, form), tokens, options)
+              .logits();
+        };
+        const at::Tensor expected = run("blocking");
+        EXPECT_TRUE(at::equal(expected, run("overlapped"))) << ranks << " ranks";
+        EXPECT_TRUE(at::equal(expected, run("released"))) << ranks << " ranks";
+        EXPECT_TRUE(at::equal(expected, run("overlapped", {.chaos_seed = 7}))) << ranks;
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, GpuFamilies,
+                         ::testing::Values("deepseek_v2", "deepseek_v2_full", "deepseek_v3",
+                                           "deepseek_v3_lite", "qwen3_moe", "olmoe", "mixtral"),
+                         [](const auto& info) { return std::string(info.param); });
+
+TEST_F(OnGpu, TwoBatchesAndRaggedRowsAreGolden) {
+  const Fixture fixture("deepseek_v3");
+  const std::vector<int64_t> lengths = {17, 48, 1, 5, 33};
+  const TokenBatch tokens = fixture.prefixes(lengths);
+  const at::Tensor expected =
+      fixture.golden_prefixes(fixture.golden.view("logits.farskip"), lengths);
+  Session session = fixture.session(3, at::kFloat, groups(3));
+  for (const bool two_batch : {false, true}) {
+    const StepForm form{
+        .schedule = "overlapped", .two_batch = two_batch, .expert_chunks = 2, .pieces = 2};
+    const PlannedStep step = fixture.plan("farskip", 3, tokens, form);
+    EXPECT_LT(relative_error(session.run(step, tokens).logits().cpu(), expected), tolerance);
+  }
+}
+
+TEST_F(OnGpu, ChaosOfTheGroupsChangesNoBit) {
+  const Fixture fixture("deepseek_v2");
+  const TokenBatch tokens = fixture.golden_tokens();
+  const PlannedStep step = fixture.plan("farskip", 2, tokens, {.schedule = "overlapped"});
+  Session plain = fixture.session(2, at::kFloat, groups(2));
+  const at::Tensor expected = plain.run(step, tokens).logits();
+  for (const uint64_t seed : {1, 2}) {
+    Session chaos = fixture.session(2, at::kFloat, make_chaos(groups(2), seed));
+    EXPECT_TRUE(at::equal(expected, chaos.run(step, tokens, {.chaos_seed = seed}).logits()));
+  }
+}
+
+// A stand-in's results mean nothing, but every schedule gives the same ones.
+TEST_F(OnGpu, OneRankStandsForFour) {
+  const Fixture fixture("qwen3_moe");
+  const TokenBatch tokens = fixture.prefixes({48, 48, 48, 48});
+  for (const LoopbackPath path : {LoopbackPath::device, LoopbackPath::pcie}) {
+    std::vector<std::unique_ptr<Group>> one;
+    one.push_back(make_loopback_group(
+        {.ranks = 4,
+         .path = path,
+         .link = {.bytes_per_second = 1e9, .latency_seconds = 1e-5},
+         .device = at::Device(at::kCUDA, 0),
+         .deadline = std::chrono::seconds(30)}));
+    const Placement placement = Placement::contiguous(fixture.config().router.experts, 4);
+    const std::vector<int> here = {0};
+    Session session(fixture.config(), placement,
+                    load_weights(fixture.checkpoint, fixture.config(), placement, here, at::kFloat),
+                    std::move(one));
+    const at::Tensor expected =
+        session.run(fixture.plan("farskip", 4, tokens), tokens).logits().cpu();
+    for (const int chunks : {1, 2}) {
+      const StepForm form{.schedule = "overlapped", .expert_chunks = chunks};
+      const at::Tensor found =
+          session.run(fixture.plan("farskip", 4, tokens, form), tokens).logits().cpu();
+      EXPECT_EQ(found.sizes(), expected.sizes());
+      if (chunks == 1) {
+        EXPECT_TRUE(at::equal(expected, found));
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace farskip::testing
