@@ -2,6 +2,7 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <gtest/gtest.h>
 
 #include "farskip/comm/loopback.h"
@@ -48,6 +49,12 @@ TEST_F(LoopbackGpu, BringsWhatTheCpuBrings) {
   check(*make(3, {}));
   check(*make(3, {.bytes_per_second = 1e9, .latency_seconds = 1e-5}));
   check(*make(3, {}, LoopbackPath::pcie));
+  if (c10::impl::VirtualGuardImpl(at::kCUDA).deviceCount() < 2) {
+    EXPECT_THROW(make(3, {}, LoopbackPath::peer), UnsupportedError);
+    return;
+  }
+  check(*make(3, {}, LoopbackPath::peer));
+  check(*make(3, {.bytes_per_second = 1e9, .latency_seconds = 1e-5}, LoopbackPath::peer));
 }
 
 TEST_F(LoopbackGpu, ThePacedPathKeepsToItsLink) {

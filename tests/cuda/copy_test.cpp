@@ -2,6 +2,7 @@
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/equal.h>
 #include <c10/core/StreamGuard.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
@@ -12,6 +13,7 @@
 #include <atomic>
 #include <chrono>
 #include <thread>
+#include <vector>
 
 #include "farskip/cuda/stream_gate.h"
 #include "fill_gpu.h"
@@ -43,25 +45,32 @@ TEST_F(Copies, CopyWhatTheyAreTold) {
   const TensorCopy copies[] = {{to.narrow(0, 0, 300), from.narrow(0, 500, 300)},
                                {to.narrow(0, 300, 0), from.narrow(0, 3, 0)},
                                {to.narrow(0, 400, 7), from.narrow(0, 1, 7)}};
+  const at::Tensor odd_from = at::arange(100 * 101, at::kInt).to(at::kCUDA).to(at::kByte);
+  const at::Tensor odd_to = at::empty_like(odd_from);
+  std::vector<TensorCopy> many;
+  for (int64_t i = 0; i < 100; ++i) {
+    many.push_back({odd_to.narrow(0, i * 101, 101), odd_from.narrow(0, i * 101, 101)});
+  }
   const c10::Stream stream = new_stream();
   cudaDeviceSynchronize();
   {
     const c10::StreamGuard guard(stream);
     copy_beside_compute(copies);
     copy_beside_compute({});
+    // Bytes that begin anywhere, and more copies than a launch takes.
+    copy_beside_compute(many);
   }
   cudaDeviceSynchronize();
+  EXPECT_TRUE(at::equal(odd_to, odd_from));
   const at::Tensor host = to.cpu();
   EXPECT_TRUE(at::equal(host.narrow(0, 0, 300), at::arange(500, 800, at::kInt)));
   EXPECT_TRUE(at::equal(host.narrow(0, 400, 7), at::arange(1, 8, at::kInt)));
   EXPECT_EQ(host.narrow(0, 300, 100).count_nonzero().item<int64_t>(), 0);
 }
 
-// The point of copy engines: nothing of a multiprocessor is needed, neither to copy nor to hold.
-TEST_F(Copies, AndGatesPassWhileEveryMultiprocessorIsTaken) {
-  const c10::Stream filled = new_stream(), copying = new_stream();
-  const at::Tensor from = at::empty({64 << 20}, at::TensorOptions(at::kByte).device(at::kCUDA));
-  const at::Tensor to = at::empty_like(from);
+// To hold a stream and to announce nothing of a multiprocessor is needed.
+TEST_F(Copies, GatesPassWhileEveryMultiprocessorIsTaken) {
+  const c10::Stream filled = new_stream(), held = new_stream();
   uint32_t* flags = nullptr;
   ASSERT_EQ(cudaHostAlloc(reinterpret_cast<void**>(&flags), 8, cudaHostAllocMapped), cudaSuccess);
   load_fill_kernel(flags, filled);
@@ -72,13 +81,8 @@ TEST_F(Copies, AndGatesPassWhileEveryMultiprocessorIsTaken) {
   std::atomic_ref<uint32_t> running(flags[1]);
   while (running.load() < blocks_that_fill_gpu() && waited() < 1s) std::this_thread::yield();
   ASSERT_EQ(running.load(), blocks_that_fill_gpu()) << "the kernel does not fill this GPU";
-  {
-    const c10::StreamGuard guard(copying);
-    gate.hold(copying, 1);
-    const TensorCopy copies[] = {{to, from}};
-    copy_beside_compute(copies);
-    gate.announce(copying, 1);
-  }
+  gate.hold(held, 1);
+  gate.announce(held, 1);
   std::this_thread::sleep_for(20ms);
   EXPECT_EQ(gate.announced(), 0u) << "the gate did not hold";
   gate.raise(1);
@@ -87,7 +91,7 @@ TEST_F(Copies, AndGatesPassWhileEveryMultiprocessorIsTaken) {
   std::atomic_ref<uint32_t>(flags[0]).store(1);
   cudaDeviceSynchronize();
   cudaFreeHost(flags);
-  EXPECT_TRUE(passed) << "the copy needed a multiprocessor";
+  EXPECT_TRUE(passed) << "a gate needed a multiprocessor";
 }
 
 }  // namespace

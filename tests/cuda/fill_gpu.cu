@@ -1,6 +1,5 @@
-#include "fill_gpu.h"
-
 #include "farskip/cuda/launch.h"
+#include "fill_gpu.h"
 
 namespace farskip::cuda {
 namespace {

@@ -176,6 +176,29 @@ TEST_F(CudaRouter, LogitsAreSummedInFp32) {
   EXPECT_EQ(cuda::router_logits(on_gpu(x).narrow(0, 0, 0), on_gpu(weight), true).size(0), 0);
 }
 
+TEST_F(CudaRouter, LogitsOfAnyShape) {
+  for (const int64_t experts : {1, 8, 37, 64, 100, 256, 384}) {
+    for (const int64_t tokens : {1, 63, 64, 65, 300}) {
+      for (const int64_t width : {64, 192, 200, 1024}) {
+        const at::Tensor x = random({tokens, width}, 1, at::kBFloat16);
+        const at::Tensor weight = random({experts, width}, 2, at::kBFloat16);
+        const at::Tensor expected = x.to(at::kDouble).mm(weight.to(at::kDouble).t());
+        const at::Tensor found = cuda::router_logits(on_gpu(x), on_gpu(weight), true).cpu();
+        EXPECT_LT(relative_error(found, expected), 1e-5)
+            << c10::str(tokens, " x ", width, ", ", experts, " experts");
+      }
+    }
+  }
+}
+
+TEST_F(CudaRouter, LogitsOfARowDependOnItAlone) {
+  const at::Tensor x = on_gpu(random({200, 512}, 1, at::kBFloat16));
+  const at::Tensor weight = on_gpu(random({64, 512}, 2, at::kBFloat16));
+  const at::Tensor all = cuda::router_logits(x, weight, true);
+  EXPECT_TRUE(
+      at::equal(all.narrow(0, 71, 5), cuda::router_logits(x.narrow(0, 71, 5), weight, true)));
+}
+
 TEST_F(CudaPlan, MatchesTheCpu) {
   for (const int64_t experts : {1, 8, 37, 64, 256, 512}) {
     for (const int64_t top_k : {1, 3, 8}) {

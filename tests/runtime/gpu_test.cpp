@@ -19,8 +19,8 @@ class OnGpu : public ::testing::Test {
     if (!cuda_is_available()) GTEST_SKIP() << "Skipped: no GPU: " << cuda_version();
   }
   static std::vector<std::unique_ptr<Group>> groups(int ranks) {
-    return make_local_groups(ranks, {.deadline = std::chrono::duration<double>(30),
-                                     .device = at::Device(at::kCUDA, 0)});
+    return make_local_groups(
+        ranks, {.deadline = std::chrono::duration<double>(30), .device = at::Device(at::kCUDA, 0)});
   }
 };
 
@@ -76,10 +76,8 @@ TEST_P(GpuFamilies, SchedulesAndDelaysChangeNoBit) {
       for (const int chunks : {1, 2}) {
         if (chunks * ranks > fixture.config().router.experts) continue;
         const auto run = [&](const std::string& schedule, RunOptions options = {}) {
-          const StepForm form{.schedule = schedule,
-                              .expert_chunks = chunks,
-                              .pieces = chunks,
-                              .dtype = dtype};
+          const StepForm form{
+              .schedule = schedule, .expert_chunks = chunks, .pieces = chunks, .dtype = dtype};
           return session.run(fixture.plan("farskip", ranks, tokens, form), tokens, options)
               .logits();
         };
@@ -130,12 +128,11 @@ TEST_F(OnGpu, OneRankStandsForFour) {
   const TokenBatch tokens = fixture.prefixes({48, 48, 48, 48});
   for (const LoopbackPath path : {LoopbackPath::device, LoopbackPath::pcie}) {
     std::vector<std::unique_ptr<Group>> one;
-    one.push_back(make_loopback_group(
-        {.ranks = 4,
-         .path = path,
-         .link = {.bytes_per_second = 1e9, .latency_seconds = 1e-5},
-         .device = at::Device(at::kCUDA, 0),
-         .deadline = std::chrono::seconds(30)}));
+    one.push_back(make_loopback_group({.ranks = 4,
+                                       .path = path,
+                                       .link = {.bytes_per_second = 1e9, .latency_seconds = 1e-5},
+                                       .device = at::Device(at::kCUDA, 0),
+                                       .deadline = std::chrono::seconds(30)}));
     const Placement placement = Placement::contiguous(fixture.config().router.experts, 4);
     const std::vector<int> here = {0};
     Session session(fixture.config(), placement,

@@ -33,7 +33,7 @@ Groups one(std::unique_ptr<Group> group) {
 }
 
 // The GPU of this process, ready for use.
-at::Device open_gpu(int index) {
+at::Device open_gpu(const TransportOptions& options, int index) {
   if (!at::hasCUDA() || !cuda_is_available()) {
     throw UnsupportedError("there is no GPU to run on",
                            {.where = "--device cuda", .found = cuda_version()});
@@ -46,12 +46,15 @@ at::Device open_gpu(int index) {
     order.push_back(static_cast<int64_t>(backend));
   }
   at::globalContext().setSDPPriorityOrder(order);
+  if (options.free_multiprocessors > 0) {
+    at::globalContext()._setSMCarveout_EXPERIMENTAL(options.free_multiprocessors);
+  }
   const auto count = c10::impl::VirtualGuardImpl(at::kCUDA).deviceCount();
   return {at::kCUDA, static_cast<c10::DeviceIndex>(index % count)};
 }
 
 at::Device open_device(const TransportOptions& options) {
-  return options.device == "cpu" ? at::Device(at::kCPU) : open_gpu(0);
+  return options.device == "cpu" ? at::Device(at::kCPU) : open_gpu(options, 0);
 }
 
 void run_local(const TransportOptions& options, const std::function<void(Ranks&)>& work) {
@@ -76,14 +79,16 @@ void run_loopback(const TransportOptions& options, const std::function<void(Rank
                      {.where = "--ranks", .hint = "leave it out and give --loopback-ranks"});
   }
   ranks.device = open_device(options);
-  ranks.has_links = options.loopback_path == "device";
-  ranks.open = [&](const Link& link) {
-    return one(
-        make_loopback_group({.ranks = ranks.size,
-                             .path = ranks.has_links ? LoopbackPath::device : LoopbackPath::pcie,
-                             .link = link.value_or(LinkOptions{}),
-                             .device = ranks.device,
-                             .deadline = Seconds(options.deadline)}));
+  ranks.has_links = options.loopback_path != "pcie";
+  const LoopbackPath path = options.loopback_path == "device" ? LoopbackPath::device
+                            : options.loopback_path == "peer" ? LoopbackPath::peer
+                                                              : LoopbackPath::pcie;
+  ranks.open = [&, path](const Link& link) {
+    return one(make_loopback_group({.ranks = ranks.size,
+                                    .path = path,
+                                    .link = link.value_or(LinkOptions{}),
+                                    .device = ranks.device,
+                                    .deadline = Seconds(options.deadline)}));
   };
   work(ranks);
 }
@@ -94,7 +99,7 @@ void run_nccl(const TransportOptions& options, const std::function<void(Ranks&)>
   Ranks ranks{.size = place.size, .here = {place.rank}};
   std::shared_ptr<Bootstrap> bootstrap;
   try {
-    ranks.device = open_gpu(place.local_rank);
+    ranks.device = open_gpu(options, place.local_rank);
     bootstrap = join_by_sockets(place, {.deadline = Seconds(options.deadline)});
     ranks.open = [&](const Link&) {
       return one(make_nccl_group(bootstrap, ranks.device,
@@ -171,11 +176,17 @@ void add_transport_options(CLI::App& command, TransportOptions& options, int mos
       ->capture_default_str()
       ->check(CLI::Range(1, 4096));
   command
-      .add_option("--loopback-path", options.loopback_path,
-                  "loopback: bytes are copied on the device at the link's pace, or cross to the "
-                  "host and back")
+      .add_option(
+          "--loopback-path", options.loopback_path,
+          "loopback: bytes are copied on the device, or cross to another GPU and back, at the "
+          "link's pace; or cross to the host and back")
       ->capture_default_str()
-      ->check(CLI::IsMember({"device", "pcie"}));
+      ->check(CLI::IsMember({"device", "peer", "pcie"}));
+  command
+      .add_option("--free-multiprocessors", options.free_multiprocessors,
+                  "on a GPU: multiprocessors that matrix products leave to communication")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 64));
   const Environment environment = Environment::from_process();
   options.threads = environment.threads().value_or(options.threads);
   options.deadline = environment.deadline().value_or(Seconds(options.deadline)).count();

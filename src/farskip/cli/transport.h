@@ -26,6 +26,7 @@ struct TransportOptions {
   std::string device = "cpu";
   int loopback_ranks = 8;  // loopback: ranks that this one stands for
   std::string loopback_path = "device";
+  int free_multiprocessors = 0;
 };
 
 // Adds --transport, --ranks, --threads, --device, --deadline and what loopback needs;

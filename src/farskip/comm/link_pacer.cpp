@@ -78,8 +78,8 @@ void LinkPacer::pass(const Point& point) {
     start_ = Clock::now();
     return;
   }
-  const auto due = start_ + std::chrono::ceil<Clock::duration>(
-                                std::chrono::duration<double>(point.seconds));
+  const auto due =
+      start_ + std::chrono::ceil<Clock::duration>(std::chrono::duration<double>(point.seconds));
   // Sleeping is some 50 us late; the last stretch is spent asking the clock.
   constexpr auto stretch = std::chrono::microseconds(200);
   while (due - Clock::now() > 2 * stretch && !released_) std::this_thread::sleep_for(stretch);

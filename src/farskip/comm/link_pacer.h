@@ -42,8 +42,8 @@ class LinkPacer {
   void pass(const Point& point);
 
   cuda::StreamGate gate_;
-  uint32_t begun_ = 0, held_ = 0;                 // numbers given out
-  std::chrono::steady_clock::time_point start_;   // own thread: of the last begin
+  uint32_t begun_ = 0, held_ = 0;                // numbers given out
+  std::chrono::steady_clock::time_point start_;  // own thread: of the last begin
   std::atomic<bool> released_ = false;
 
   std::mutex mutex_;  // guards the rest

@@ -60,8 +60,7 @@ double link_seconds(const LinkOptions& link, const CollectiveBytes& bytes) {
 }
 
 double LinkReport::achieved_bytes_per_second() const {
-  const double seconds =
-      measured_seconds - static_cast<double>(collectives) * link.latency_seconds;
+  const double seconds = measured_seconds - static_cast<double>(collectives) * link.latency_seconds;
   return seconds > 0 ? static_cast<double>(bytes) / seconds : 0;
 }
 

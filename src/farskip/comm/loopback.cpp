@@ -6,6 +6,7 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
+#include <deque>
 
 #include "farskip/base/format.h"
 #include "farskip/comm/exchange.h"
@@ -18,12 +19,23 @@ namespace farskip {
 namespace {
 
 // Pieces of a collective, so that its bytes are spread over its time.
-constexpr int64_t device_pieces = 8, pcie_pieces = 32;
+constexpr int64_t device_pieces = 8, crossing_pieces = 32;
 constexpr int64_t least_piece_bytes = 1 << 20;
 
 c10::Stream take_stream(at::Device device) {
   if (device.is_cpu()) return c10::Stream(c10::Stream::DEFAULT, device);
   return c10::impl::VirtualGuardImpl(device.type()).getStreamFromGlobalPool(device, true);
+}
+
+// The GPU next to `device`.
+at::Device find_peer(at::Device device) {
+  const c10::DeviceIndex count = c10::impl::VirtualGuardImpl(device.type()).deviceCount();
+  if (count < 2) {
+    throw UnsupportedError("there is no other GPU to cross to", {.where = "loopback path peer"});
+  }
+  const at::Device peer(device.type(), static_cast<c10::DeviceIndex>((device.index() + 1) % count));
+  cuda::connect_devices(device, peer);
+  return peer;
 }
 
 void copy(const at::Tensor& to, const at::Tensor& from) {
@@ -49,17 +61,21 @@ class LoopbackGroup final : public Group, public LinkBearer {
 
  private:
   Work post(Collective collective) override;
+  void settle();
   void move(const Collective& part, double seconds);
   void all_to_all(const Collective& part, double seconds);
   void copy_rows(const Collective& part, std::span<const RowCopy> copies) const;
   void copy_paced(const Collective& part, const std::vector<RowCopy>& copies, double seconds);
-  void cross_host(const Collective& part, const std::vector<RowCopy>& copies);
+  void cross(const Collective& part, const std::vector<RowCopy>& copies, double seconds);
+  void copy_across(const at::Tensor& to, const at::Tensor& from) const;
 
   const LoopbackOptions options_;
   const std::shared_ptr<LoopbackStatus> status_;
-  const c10::Stream stream_, incoming_;  // path pcie: incoming_ is from the host
+  const c10::Stream stream_, incoming_;  // incoming_: what comes back, where bytes cross
   std::unique_ptr<LinkPacer> pacer_;     // null: not paced
-  at::Tensor staging_;                   // path pcie: pinned bytes
+  at::Device beyond_ = at::kCPU;         // where bytes cross to
+  at::Tensor staging_;                   // bytes there
+  std::deque<std::shared_ptr<LoopbackWork>> works_;  // that may be unfinished, in stream order
 };
 
 LoopbackGroup::LoopbackGroup(const LoopbackOptions& options)
@@ -67,22 +83,24 @@ LoopbackGroup::LoopbackGroup(const LoopbackOptions& options)
       status_(std::make_shared<LoopbackStatus>(options.link, checked_deadline(options.deadline))),
       stream_(take_stream(options.device)),
       incoming_(take_stream(options.device)) {
-  const bool paced = options.link.bytes_per_second != 0 && options.path == LoopbackPath::device;
+  const bool paced = options.link.bytes_per_second != 0 && options.path != LoopbackPath::pcie;
   if (paced) check_link(options.link);
+  if (options.path == LoopbackPath::peer) beyond_ = find_peer(options.device);
   if (paced && options.ranks > 1 && !options.device.is_cpu()) {
     pacer_ = std::make_unique<LinkPacer>();
   }
 }
 
 std::string LoopbackGroup::describe() const {
-  const std::string path =
-      options_.path == LoopbackPath::pcie
-          ? "pcie"
-          : "device, " + (pacer_ ? format_bytes(options_.link.bytes_per_second) + "/s, " +
-                                       format_duration(options_.link.latency_seconds)
-                                 : std::string("not paced"));
-  return "loopback(" + path + ", rank " + std::to_string(rank()) + " of " +
-         std::to_string(size()) + ", a stand-in)";
+  std::string path = options_.path == LoopbackPath::device ? "device"
+                     : options_.path == LoopbackPath::peer ? "peer"
+                                                           : "pcie";
+  if (pacer_) {
+    path += ", " + format_bytes(options_.link.bytes_per_second) + "/s, " +
+            format_duration(options_.link.latency_seconds);
+  }
+  return "loopback(" + path + ", rank " + std::to_string(rank()) + " of " + std::to_string(size()) +
+         ", a stand-in)";
 }
 
 Work LoopbackGroup::post(Collective collective) {
@@ -99,7 +117,14 @@ Work LoopbackGroup::post(Collective collective) {
   Event begun = Event::record(stream_, /*timed=*/true);
   move(part, seconds);
   work->launched(std::move(begun), Event::record(stream_, /*timed=*/true), seconds);
+  works_.push_back(work);
+  settle();
   return Work(std::move(work));
+}
+
+// A work lets its tensors go once somebody sees that it is done.
+void LoopbackGroup::settle() {
+  while (!works_.empty() && works_.front()->done()) works_.pop_front();
 }
 
 void LoopbackGroup::move(const Collective& part, double seconds) {
@@ -131,7 +156,7 @@ void LoopbackGroup::all_to_all(const Collective& part, double seconds) {
   if (row_bytes(part.out) == 0) return;
   const LoopbackCopies copies = loopback_copies(part);
   copy_rows(part, copies.own);
-  if (options_.path == LoopbackPath::pcie) return cross_host(part, copies.arriving);
+  if (options_.path != LoopbackPath::device) return cross(part, copies.arriving, seconds);
   if (pacer_) return copy_paced(part, copies.arriving, seconds);
   copy_rows(part, copies.arriving);
 }
@@ -166,24 +191,40 @@ void LoopbackGroup::copy_paced(const Collective& part, const std::vector<RowCopy
   }
 }
 
+void LoopbackGroup::copy_across(const at::Tensor& to, const at::Tensor& from) const {
+  if (beyond_.is_cpu()) return copy(to, from);
+  cuda::copy_between_devices(to, from, device());
+}
+
 // Each piece leaves on the group's stream and comes back on another one, so that both directions of
-// the bus are busy.
-void LoopbackGroup::cross_host(const Collective& part, const std::vector<RowCopy>& copies) {
+// the path are busy. Paced, the last piece must leave in time to be back.
+void LoopbackGroup::cross(const Collective& part, const std::vector<RowCopy>& copies,
+                          double seconds) {
   const int64_t row = row_bytes(part.out), rows = rows_of(copies), bytes = rows * row;
+  if (bytes == 0) return;
   if (!staging_.defined() || staging_.numel() < bytes) {
-    staging_ = at::empty({bytes}, at::TensorOptions(at::kByte).pinned_memory(true));
+    const auto options = at::TensorOptions(at::kByte).device(beyond_);
+    staging_ = at::empty({bytes}, options.pinned_memory(beyond_.is_cpu()));
   }
   std::vector<int64_t> shape = part.out.sizes().vec();
   shape[0] = rows;
-  const at::Tensor host = staging_.narrow(0, 0, bytes).view(part.out.scalar_type()).view(shape);
-  const int64_t piece = std::max(least_piece_bytes / row, (rows + pcie_pieces - 1) / pcie_pieces);
+  const at::Tensor beyond = staging_.narrow(0, 0, bytes).view(part.out.scalar_type()).view(shape);
+  const int64_t least = std::max<int64_t>(1, least_piece_bytes / row);
+  const int64_t piece = std::max(least, (rows + crossing_pieces - 1) / crossing_pieces);
+  const double latency = std::min(seconds, options_.link.latency_seconds);
+  const double spread =
+      std::max(0.0, 1 - 2.0 * static_cast<double>(piece) / static_cast<double>(rows));
   int64_t at = 0;
-  for (const RowCopy& c : cut_copies(copies, std::max<int64_t>(1, piece))) {
-    const at::Tensor place = host.narrow(0, at, c.rows);
-    copy(place, part.in.narrow(0, c.from, c.rows));
+  for (const RowCopy& c : cut_copies(copies, piece)) {
+    const at::Tensor place = beyond.narrow(0, at, c.rows);
+    if (pacer_) {
+      const double share = static_cast<double>(at) / static_cast<double>(rows);
+      pacer_->hold(stream_, latency + (seconds - latency) * share * spread);
+    }
+    copy_across(place, part.in.narrow(0, c.from, c.rows));
     Event::record(stream_).block(incoming_);
     const c10::OptionalStreamGuard guard(incoming_);
-    copy(part.out.narrow(0, c.to, c.rows), place);
+    copy_across(part.out.narrow(0, c.to, c.rows), place);
     at += c.rows;
   }
   Event::record(incoming_).block(stream_);
@@ -199,10 +240,10 @@ std::unique_ptr<Group> make_loopback_group(const LoopbackOptions& options) {
         {.expected = "1 to 4096 ranks and one of them",
          .found = "rank " + std::to_string(options.rank) + " of " + std::to_string(options.ranks)});
   }
-  if (options.path == LoopbackPath::pcie && options.device.is_cpu()) {
-    throw UsageError(
-        "no bus to cross",
-        {.where = "loopback path pcie", .expected = "a GPU", .found = options.device.str()});
+  if (options.path != LoopbackPath::device && options.device.is_cpu()) {
+    throw UsageError("nothing to cross to", {.where = "loopback path peer or pcie",
+                                             .expected = "a GPU",
+                                             .found = options.device.str()});
   }
   return std::make_unique<LoopbackGroup>(options);
 }

@@ -10,14 +10,16 @@ namespace farskip {
 // How the bytes of a loopback group travel.
 enum class LoopbackPath {
   device,  // copied within the device's memory in pieces, each when an emulated link would bring it
-  pcie,    // what would leave crosses to pinned host memory, and as much comes back, both at once
+  peer,    // what would leave crosses to another GPU's memory when the link would begin to take it,
+           // and as much comes back, both at once
+  pcie,    // likewise to pinned host memory, as fast as the bus
 };
 
 struct LoopbackOptions {
   int ranks = 1;  // that the one rank stands for, itself included
   int rank = 0;   // which of them it is
   LoopbackPath path = LoopbackPath::device;
-  LinkOptions link;  // path device on a GPU: what copies are paced to; 0 bytes a second: not paced
+  LinkOptions link;  // paths device and peer on a GPU: what copies are paced to; 0: not paced
   at::Device device = at::kCPU;
   std::chrono::duration<double> deadline{60};
 };
@@ -29,13 +31,16 @@ struct LoopbackOptions {
 // them, its own rows being right. Sums and gathers do as if all ranks had this rank's input.
 // Results are meaningless as text. Bytes are counted as in a real group.
 //
-// On a GPU everything is queued on a stream of the group's, and the host does not wait. Path device:
-// a collective of B bytes (the larger direction) takes latency + B / bandwidth from when its input
-// is ready, its pieces being copied by copy engines when the link would begin to bring them, held
-// back by a LinkPacer. Path pcie: as fast as the bus. link_report (link_statistics.h) has the rate
-// that was achieved, by the device's clock. On a CPU a collective is done when it is posted.
-// Throws UsageError for ranks outside 1 to 4096, a rank outside them, a link that is none, or path
-// pcie without a GPU; UnsupportedError for a paced path in a build without CUDA.
+// On a GPU everything is queued on a stream of the group's, and the host does not wait. Paced, a
+// collective of B bytes (the larger direction) takes latency + B / bandwidth from when its input is
+// ready: a LinkPacer holds each piece back until the link would begin to bring it. Copy engines
+// carry the bytes on paths peer and pcie; within one GPU's memory there are none, and path device
+// copies by a kernel (cuda/copy.h), which needs a little room beside others. link_report
+// (link_statistics.h) has the rate that was achieved, by the device's clock. On a CPU a collective
+// is done when it is posted.
+// Throws UsageError for ranks outside 1 to 4096, a rank outside them, a link that is none, or paths
+// peer and pcie without a GPU; UnsupportedError for path peer without a second GPU that this one
+// reaches, and for a paced path in a build without CUDA.
 std::unique_ptr<Group> make_loopback_group(const LoopbackOptions& options);
 
 }  // namespace farskip

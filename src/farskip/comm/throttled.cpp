@@ -33,8 +33,8 @@ class Link final : public Hook, public LinkBearer {
   std::chrono::duration<double> busy(const Passage& passage) const {
     if (ranks_ == 1) return {};
     // Longer than 30 years would overflow the clock.
-    return std::chrono::duration<double>(std::min(
-        link_seconds(options_, {.out = passage.bytes_out, .in = passage.bytes_in}), 1e9));
+    return std::chrono::duration<double>(
+        std::min(link_seconds(options_, {.out = passage.bytes_out, .in = passage.bytes_in}), 1e9));
   }
 
   const LinkOptions options_;

@@ -2,6 +2,7 @@
 #include "farskip/base/error.h"
 #include "farskip/cuda/copy.h"
 #include "farskip/cuda/device.h"
+#include "farskip/cuda/expert_order.h"
 #include "farskip/cuda/mlp.h"
 #include "farskip/cuda/norm.h"
 #include "farskip/cuda/permutation.h"
@@ -40,6 +41,13 @@ void StreamGate::announce(const c10::Stream&, uint32_t) const { refuse("announce
 uint32_t StreamGate::announced() const noexcept { return 0; }
 
 void copy_beside_compute(std::span<const TensorCopy>) { refuse("copy_beside_compute"); }
+
+void connect_devices(at::Device, at::Device) { refuse("connect_devices"); }
+void copy_between_devices(const at::Tensor&, const at::Tensor&, at::Device) {
+  refuse("copy_between_devices");
+}
+
+ExpertOrder order_by_expert(const at::Tensor&, int64_t) { refuse("order_by_expert"); }
 
 void sum_out(const at::Tensor&, std::span<const at::Tensor>) { refuse("sum_out"); }
 

@@ -18,9 +18,8 @@ template <typename Function>
 Function driver_function(const char* name) {
   void* function = nullptr;
   cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
-  check_call(
-      cudaGetDriverEntryPointByVersion(name, &function, 12000, cudaEnableDefault, &found),
-      "cudaGetDriverEntryPointByVersion");
+  check_call(cudaGetDriverEntryPointByVersion(name, &function, 12000, cudaEnableDefault, &found),
+             "cudaGetDriverEntryPointByVersion");
   if (found != cudaDriverEntryPointSuccess || function == nullptr) {
     throw UnsupportedError("the driver can not let a stream wait for a number",
                            {.where = name, .hint = "update the driver"});
@@ -80,8 +79,8 @@ void StreamGate::raise(uint32_t value) noexcept {
 }
 
 void StreamGate::announce(const c10::Stream& stream, uint32_t value) const {
-  check_driver(state_->write_value(c10::cuda::CUDAStream(stream).stream(), state_->announced,
-                                   value, CU_STREAM_WRITE_VALUE_DEFAULT),
+  check_driver(state_->write_value(c10::cuda::CUDAStream(stream).stream(), state_->announced, value,
+                                   CU_STREAM_WRITE_VALUE_DEFAULT),
                "cuStreamWriteValue32");
 }
 

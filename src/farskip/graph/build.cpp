@@ -269,8 +269,8 @@ class ForwardBuilder {
     const RouterConfig& r = model_.router;
     const int64_t choices = r.experts + r.zero_experts;
     const Attributes attributes = routing_attributes(layer);
-    std::vector<ValueId> inputs = {in, parameter(weight(layer, "router"), {choices, model_.hidden},
-                                                 r.fp32 ? DType::float32 : spec_.dtype)};
+    std::vector<ValueId> inputs = {in,
+                                   parameter(weight(layer, "router"), {choices, model_.hidden})};
     if (r.correction_bias) {
       inputs.push_back(parameter(weight(layer, "router_bias"), {choices}, DType::float32));
     }

@@ -99,8 +99,7 @@ void add_layer(SpecList& list, const ModelConfig& config, const LayerKind& kind,
   list.add_norm("mlp_norm", config.hidden);
   if (kind.dense()) return list.add_mlp("dense", config.mlp.dense_width, config.hidden);
   const int64_t experts = config.router.experts;
-  WeightSpec& router = list.add("router", {experts, config.hidden}, WeightRole::matrix);
-  if (config.router.fp32) router.dtype = at::kFloat;
+  list.add("router", {experts, config.hidden}, WeightRole::matrix);
   if (config.router.correction_bias) {
     list.add("router_bias", {experts}, WeightRole::bias).dtype = at::kFloat;
   }

@@ -109,15 +109,6 @@ void compute_expert(const at::Tensor& out, const at::Tensor& rows, const ExpertB
 at::Tensor experts(const at::Tensor& rows, const at::Tensor& counts, const at::Tensor& gate_up,
                    const at::Tensor& down, int64_t first_expert) {
   require_shape(rows, {-1, -1}, "experts rows");
-  at::Tensor out = at::empty({rows.size(0), rows.size(1)}, rows.options());
-  experts_out(out, rows, counts, gate_up, down, first_expert);
-  return out;
-}
-
-void experts_out(const at::Tensor& out, const at::Tensor& rows, const at::Tensor& counts,
-                 const at::Tensor& gate_up, const at::Tensor& down, int64_t first_expert) {
-  require_shape(rows, {-1, -1}, "experts rows");
-  require_shape(out, rows.sizes(), "experts output");
   require_shape(down, {-1, rows.size(1), -1}, "experts down");
   require_shape(gate_up, {down.size(0), 2 * down.size(2), rows.size(1)}, "experts gate_up");
   require_shape(counts, {-1, -1}, "experts counts");
@@ -130,13 +121,14 @@ void experts_out(const at::Tensor& out, const at::Tensor& rows, const at::Tensor
                           std::to_string(first_expert + counts.size(1)),
                  .hint = {}});
   }
-  if (!rows.is_cpu()) {
-    if (rows.size(0) == 0) return;
+  if (!rows.is_cpu() && rows.size(0) > 0) {
     const auto part = [&](const at::Tensor& weights) {
       return weights.narrow(0, first_expert, counts.size(1));
     };
-    return tensor_ops::experts_out(out, rows, counts, part(gate_up), part(down));
+    return tensor_ops::experts(rows, counts, part(gate_up), part(down));
   }
+  at::Tensor out = at::empty({rows.size(0), rows.size(1)}, rows.options());
+  if (rows.size(0) == 0 && !rows.is_cpu()) return out;
   const std::vector<ExpertBlocks> located = locate(counts, rows.size(0));
   const Scratch scratch = make_scratch(located, rows, down.size(2));
   for (size_t e = 0; e < located.size(); ++e) {
@@ -144,6 +136,7 @@ void experts_out(const at::Tensor& out, const at::Tensor& rows, const at::Tensor
     compute_expert(out, rows, located[e], scratch, gate_up.select(0, first_expert + e),
                    down.select(0, first_expert + e));
   }
+  return out;
 }
 
 }  // namespace farskip

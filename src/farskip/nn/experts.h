@@ -16,8 +16,4 @@ namespace farskip {
 at::Tensor experts(const at::Tensor& rows, const at::Tensor& counts, const at::Tensor& gate_up,
                    const at::Tensor& down, int64_t first_expert = 0);
 
-// As experts, into `out` [N, H].
-void experts_out(const at::Tensor& out, const at::Tensor& rows, const at::Tensor& counts,
-                 const at::Tensor& gate_up, const at::Tensor& down, int64_t first_expert = 0);
-
 }  // namespace farskip

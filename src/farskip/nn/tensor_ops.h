@@ -27,8 +27,8 @@ RopeTable rope_table(const RopeFrequencies& frequencies, const at::Tensor& posit
 
 // counts int64 [ranks, E] on the rows' device; weights of just these E experts. Grouped products of
 // all rows of an expert at once; on a GPU with bfloat16 the host never waits.
-void experts_out(const at::Tensor& out, const at::Tensor& rows, const at::Tensor& counts,
-                 const at::Tensor& gate_up, const at::Tensor& down);
+at::Tensor experts(const at::Tensor& rows, const at::Tensor& counts, const at::Tensor& gate_up,
+                   const at::Tensor& down);
 
 // `host`, a tensor in host memory, on the device of `like`: queued on the current stream through
 // pinned memory, so that the host does not wait for the device.

@@ -46,10 +46,12 @@ class Stretches {
     in_ = at::ones({rows * group.size(), 256}, on.dtype(at::kFloat));
     out_ = at::empty_like(in_);
     // As many products, and as many exchanges, as fill the asked time alone.
-    products_ = repeats(options.compute_seconds, [&] { multiply(), finish_compute(); });
+    const double seconds = on_cpu ? options.seconds : options.device_seconds;
+    products_ = repeats(seconds, [&] { multiply(), finish_compute(); });
     exchanges_ = 0;
+    exchange().synchronize();
     const double one = timed([&] { exchange().synchronize(); });
-    const at::Tensor asked = at::ones({1}) * (options.compute_seconds / std::max(one, 1e-5));
+    const at::Tensor asked = at::ones({1}) * (seconds / std::max(one, 1e-5));
     const double share = gather_on_host(group_, asked, tag_--).mean().item<float>();
     exchanges_ = std::clamp(static_cast<int>(share), 1, 1000);
   }
@@ -64,8 +66,11 @@ class Stretches {
       const Clock::time_point start = Clock::now();
       const Event origin = Event::record(stream_, /*timed=*/true);
       const std::vector<Work> works = post_all();
-      multiply_all();
-      compute_beside_.push_back(seconds_since(start));
+      const Event begun = Event::record(stream_, /*timed=*/true);
+      for (int i = 0; i < products_; ++i) multiply();
+      const Event done = Event::record(stream_, /*timed=*/true);
+      finish_compute();
+      compute_beside_.push_back(done.valid() ? done.seconds_since(begun) : seconds_since(start));
       works.back().synchronize();
       communicate_beside_.push_back(finished(works.back(), start, origin));
     }

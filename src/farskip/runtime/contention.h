@@ -11,7 +11,8 @@ namespace farskip {
 struct ContentionOptions {
   int64_t bytes = 4 << 20;           // that each rank sends in one exchange, all ranks together
   int64_t device_bytes = 256 << 20;  // the same on a GPU
-  double compute_seconds = 0.15;     // of each of the timed stretches, about
+  double seconds = 0.15;             // of each of the timed stretches, about
+  double device_seconds = 0.02;      // the same on a GPU, whose queues should not run full
 };
 
 // How much slower matrix products run beside all-to-alls, and all-to-alls beside matrix products,

@@ -55,6 +55,7 @@ class Executor::Impl {
         works_(graph.ops().size()),
         sizes_known_(graph.ops().size(), false),
         host_(graph.values().size()),
+        copied_(graph.ops().size()),
         awaited_(graph.ops().size(), false),
         compute_times_(graph.ops().size()),
         random_(options.chaos_seed.value_or(0) * 1000003 + static_cast<uint64_t>(group.rank())) {
@@ -73,7 +74,7 @@ class Executor::Impl {
     const Traffic before = group_.traffic();
     const Clock::time_point start = Clock::now();
     origin_ = lane_.mark(true);
-    for (const Step& step : schedule.steps) run_step(step);
+    run_steps(schedule.steps);
     for (const Work& work : works_) {
       if (work.valid()) work.synchronize();
     }
@@ -112,6 +113,7 @@ class Executor::Impl {
     std::fill(works_.begin(), works_.end(), Work());
     std::fill(sizes_known_.begin(), sizes_known_.end(), false);
     std::fill(host_.begin(), host_.end(), at::Tensor());
+    std::fill(copied_.begin(), copied_.end(), std::nullopt);
     std::fill(compute_times_.begin(), compute_times_.end(), ComputeTimes());
     bytes_ = peak_bytes_ = 0;
   }
@@ -132,6 +134,41 @@ class Executor::Impl {
             .to(lane_.device(), /*non_blocking=*/true);
   }
 
+  // In the schedule's order, lane by lane. On a device the host need not stand still at a
+  // collective whose sizes it does not know yet.
+  void run_steps(const std::vector<Step>& steps) {
+    done_.assign(steps.size(), false);
+    size_t freed = 0;
+    for (size_t next = 0; next < steps.size(); ++next) {
+      if (!done_[next]) {
+        if (lane_.queues() && steps[next].lane == Lane::communication) run_ahead(steps, next);
+        run_step(steps[next]);
+        done_[next] = true;
+      }
+      // What runs ahead frees nothing that a step before it still reads.
+      for (; freed < steps.size() && done_[freed]; ++freed) {
+        for (ValueId id : steps[freed].free_after) release(id);
+      }
+    }
+  }
+
+  // Queues compute ops behind step `next` until its sizes are known, or the next one must wait.
+  void run_ahead(const std::vector<Step>& steps, size_t next) {
+    const auto known = [&](const Step& step) {
+      const auto& binders = plans_[step.op].sizes_from;
+      return std::all_of(binders.begin(), binders.end(), [&](OpId op) { return is_known(op); });
+    };
+    for (size_t i = next + 1; i < steps.size() && !known(steps[next]); ++i) {
+      const Step& step = steps[i];
+      if (done_[i] || step.lane == Lane::communication) continue;
+      const bool free = std::all_of(step.wait_for.begin(), step.wait_for.end(),
+                                    [&](OpId op) { return works_[op].valid(); });
+      if (!free || !known(step)) return;
+      run_step(step);
+      done_[i] = true;
+    }
+  }
+
   void run_step(const Step& step) {
     const OpPlan& plan = plans_[step.op];
     for (OpId binder : plan.sizes_from) learn_sizes(binder);
@@ -147,7 +184,6 @@ class Executor::Impl {
     if (plan.op->host_waits && plan.op->lane == Lane::compute) learn_sizes(step.op);
     in_.clear();
     out_.clear();
-    for (ValueId id : step.free_after) release(id);
   }
 
   KernelContext context_of(const OpPlan& plan) const {
@@ -285,7 +321,8 @@ class Executor::Impl {
     if (sizes_known_[binder]) return;
     const OpPlan& plan = plans_[binder];
     if (lane_.queues()) {
-      copy_to_host(plan);
+      begin_copy_to_host(plan);
+      await(*copied_[binder]);
     } else if (works_[binder].valid()) {
       works_[binder].synchronize();
     }
@@ -299,7 +336,17 @@ class Executor::Impl {
     sizes_known_[binder] = true;
   }
 
-  void copy_to_host(const OpPlan& plan) {
+  // Whether learn_sizes would not wait. Takes the first step towards that where it can.
+  bool is_known(OpId binder) {
+    if (sizes_known_[binder]) return true;
+    const Work& work = works_[binder];
+    if (!work.valid() || (!copied_[binder] && !work.done())) return false;
+    begin_copy_to_host(plans_[binder]);
+    return copied_[binder]->done();
+  }
+
+  void begin_copy_to_host(const OpPlan& plan) {
+    if (copied_[plan.op->id]) return;
     const auto guard = lane_.use(lane_.copy_stream());
     if (works_[plan.op->id].valid()) {
       works_[plan.op->id].wait(lane_.copy_stream());
@@ -312,7 +359,7 @@ class Executor::Impl {
     for (const OutputPlan& output : plan.outputs) {
       host_[output.value] = queue_copy_to_host(tensors_[output.value]);
     }
-    await(Event::record(lane_.copy_stream()));
+    copied_[plan.op->id] = Event::record(lane_.copy_stream());
   }
 
   // Blocks the host until the event is passed, a collective has failed or the deadline is over. A
@@ -417,16 +464,18 @@ class Executor::Impl {
   const c10::Stream communication_ = group_.stream();
   const std::vector<OpPlan> plans_;  // by op
   Sizes sizes_;
-  std::vector<at::Tensor> tensors_;          // by value
-  std::vector<Work> works_;                  // by op; valid for communication that was launched
-  std::vector<bool> sizes_known_;            // by op
-  std::vector<at::Tensor> host_;             // by value: copies, on a device only
-  std::vector<bool> awaited_;                // by op: some step of the schedule waits for it
-  std::vector<ComputeTimes> compute_times_;  // by op
-  std::vector<at::Tensor> in_, out_;         // of the op at hand
-  std::vector<Shape> shapes_;                // of its outputs
-  Event origin_;                             // on a device: when the step started there
-  int64_t bytes_ = 0, peak_bytes_ = 0;       // of activations
+  std::vector<at::Tensor> tensors_;           // by value
+  std::vector<Work> works_;                   // by op; valid for communication that was launched
+  std::vector<bool> sizes_known_;             // by op
+  std::vector<at::Tensor> host_;              // by value: copies, on a device only
+  std::vector<std::optional<Event>> copied_;  // by op that binds sizes, once host copies are queued
+  std::vector<bool> done_;                    // by step of the schedule
+  std::vector<bool> awaited_;                 // by op: some step of the schedule waits for it
+  std::vector<ComputeTimes> compute_times_;   // by op
+  std::vector<at::Tensor> in_, out_;          // of the op at hand
+  std::vector<Shape> shapes_;                 // of its outputs
+  Event origin_;                              // on a device: when the step started there
+  int64_t bytes_ = 0, peak_bytes_ = 0;        // of activations
   Random random_;
 };
 

@@ -58,7 +58,7 @@ Routing choose(const KernelContext& context, Inputs in) {
   const int64_t tokens = in[0].size(0);
   switch (a.routing) {
     case RoutingMode::balanced:
-      return on_device(balanced_routing(tokens, a.experts, a.top_k, first * a.top_k), in[0]);
+      return state.balanced(tokens, a.experts, a.top_k, first, in[0].device());
     case RoutingMode::replay:
       return on_device(replayed(context, first, tokens), in[0]);
     case RoutingMode::model:
@@ -151,9 +151,9 @@ Work launch_dispatch(const KernelContext& context, Group& group, Inputs in, Outp
 // in: received rows, rows received per rank and local expert, weights of the chunk. A single rank
 // has its own rows and how many there are per expert.
 void run_experts(const KernelContext& context, Inputs in, Outputs out) {
-  if (in[1].dim() == 1) return experts_out(out[0], in[0], in[1].unsqueeze(0), in[2], in[3]);
+  if (in[1].dim() == 1) return deliver(out[0], experts(in[0], in[1].unsqueeze(0), in[2], in[3]));
   const Range local = layout_of(context).local_experts(context.op.attributes.chunk, context.rank);
-  experts_out(out[0], in[0], in[1].narrow(1, local.first, local.size()), in[2], in[3]);
+  deliver(out[0], experts(in[0], in[1].narrow(1, local.first, local.size()), in[2], in[3]));
 }
 
 // Dispatch backwards: in: expert rows, and the counts as dispatch has them.
@@ -195,7 +195,7 @@ void add_routing_kernels(KernelTable& table) {
   table.add(OpKind::plan, making(run_plan));
   table.add(OpKind::permute, making(run_permute));
   table.add(OpKind::unpermute, making(run_unpermute));
-  table.add(OpKind::experts, {.kernel = run_experts, .check = check_routing});
+  table.add(OpKind::experts, making(run_experts));
   table.add(OpKind::counts, {.launch = launch_counts, .bind = bind_rows, .check = check_routing});
   table.add(OpKind::dispatch, {.launch = launch_dispatch, .check = check_routing});
   table.add(OpKind::combine, {.launch = launch_combine, .check = check_routing});

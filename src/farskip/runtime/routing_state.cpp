@@ -18,6 +18,16 @@ const at::Tensor& RoutingState::positions(const Placement& placement, int chunks
   return copy;
 }
 
+const Routing& RoutingState::balanced(int64_t tokens, int64_t experts, int64_t top_k,
+                                      int64_t first_token, at::Device device) {
+  Routing& routing = balanced_[{tokens, experts, top_k, first_token}];
+  if (!routing.experts.defined() || routing.experts.device() != device) {
+    routing = balanced_routing(tokens, experts, top_k, first_token * top_k);
+    routing = {routing.experts.to(device), routing.weights.to(device)};
+  }
+  return routing;
+}
+
 void RoutingState::record(int layer, int micro_batch, Routing routing) {
   record_[{layer, micro_batch}] = std::move(routing);
 }

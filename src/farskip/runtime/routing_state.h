@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <map>
 #include <utility>
 
@@ -29,6 +30,9 @@ class RoutingState final : public KernelState {
   const ExpertLayout& layout(const Placement& placement, int chunks);
   // position_of_expert of that layout on a device, copied there at its first use. Stays valid.
   const at::Tensor& positions(const Placement& placement, int chunks, at::Device device);
+  // balanced_routing of these tokens on a device, computed at its first use. Stays valid.
+  const Routing& balanced(int64_t tokens, int64_t experts, int64_t top_k, int64_t first_token,
+                          at::Device device);
   void record(int layer, int micro_batch, Routing routing);
   // What was recorded since the last call, micro-batches one after the other; layers that had no
   // tokens are left out.
@@ -37,7 +41,9 @@ class RoutingState final : public KernelState {
  private:
   RoutingOptions options_;
   std::map<int, ExpertLayout> layouts_;
-  std::map<int, at::Tensor> positions_;            // by chunks
+  std::map<int, at::Tensor> positions_;  // by chunks
+  // By tokens, experts, choices and first token.
+  std::map<std::array<int64_t, 4>, Routing> balanced_;
   std::map<std::pair<int, int>, Routing> record_;  // by layer and micro-batch
 };
 

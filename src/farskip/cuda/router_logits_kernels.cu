@@ -1,0 +1,136 @@
+#include <algorithm>
+
+#include "farskip/cuda/launch.h"
+#include "farskip/cuda/router_logits_kernels.h"
+
+// A product of many tokens with few experts: bound by reading x once, so a block takes all experts
+// it can, and the tensor cores' older, warp-wide instruction is fast enough.
+namespace farskip::cuda {
+namespace {
+
+constexpr int warps = 4, threads = warps * 32;
+constexpr int tile_tokens = 16 * warps;          // of a block, 16 a warp
+constexpr int tile_width = logits_width_step;    // of one stage
+constexpr int units = tile_width / 8;            // accesses of 16 bytes in a row of a stage
+constexpr int stages = 4;
+
+// Where a unit lies in shared memory: turned by the row, so that eight rows meet no bank twice.
+__device__ __forceinline__ int place(int row, int unit) {
+  return (row * units + (unit ^ (row % units))) * 8;
+}
+
+__device__ __forceinline__ void copy_unit(__nv_bfloat16* to, const __nv_bfloat16* from) {
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(from));
+}
+
+// Four 8 x 8 matrices, lane l giving the address of row l % 8 of matrix l / 8.
+__device__ __forceinline__ void load_matrices(uint32_t (&to)[4], const __nv_bfloat16* from) {
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(from));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(address));
+}
+
+__device__ __forceinline__ void multiply(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0,
+                                         uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// Rows behind the last one are read as the last one, and never written.
+template <int Rows>
+__device__ __forceinline__ void load_tile(__nv_bfloat16* tile, const __nv_bfloat16* from,
+                                          int64_t stride, int64_t rows, int column) {
+#pragma unroll
+  for (int i = threadIdx.x; i < Rows * units; i += threads) {
+    const int row = i / units, unit = i % units;
+    copy_unit(tile + place(row, unit),
+              from + min(static_cast<int64_t>(row), rows - 1) * stride + column + unit * 8);
+  }
+}
+
+template <int Experts>
+__device__ __forceinline__ void multiply_tile(float (&sums)[Experts / 8][4],
+                                              const __nv_bfloat16* tokens,
+                                              const __nv_bfloat16* experts) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+#pragma unroll
+  for (int step = 0; step < tile_width / 16; ++step) {
+    uint32_t a[4];
+    load_matrices(a, tokens + place(warp * 16 + lane % 16, step * 2 + lane / 16));
+#pragma unroll
+    for (int pair = 0; pair < Experts / 16; ++pair) {
+      uint32_t b[4];
+      load_matrices(b, experts + place(pair * 16 + lane / 16 * 8 + lane % 8,
+                                       step * 2 + lane / 8 % 2));
+      multiply(sums[2 * pair], a, b[0], b[1]);
+      multiply(sums[2 * pair + 1], a, b[2], b[3]);
+    }
+  }
+}
+
+template <int Experts>
+__global__ void __launch_bounds__(threads) router_logits(const RouterLogitsArguments a) {
+  extern __shared__ __nv_bfloat16 shared[];
+  constexpr int tile_size = (tile_tokens + Experts) * tile_width;
+  const int64_t first_token = static_cast<int64_t>(blockIdx.x) * tile_tokens;
+  const int first_expert = static_cast<int>(blockIdx.y) * Experts;
+  const int steps = a.width / tile_width;
+  const auto load = [&](int step) {
+    if (step < steps) {
+      __nv_bfloat16* const tile = shared + step % stages * tile_size;
+      load_tile<tile_tokens>(tile, a.x + first_token * a.x_stride, a.x_stride,
+                             a.tokens - first_token, step * tile_width);
+      load_tile<Experts>(tile + tile_tokens * tile_width,
+                         a.weight + static_cast<int64_t>(first_expert) * a.width, a.width,
+                         a.experts - first_expert, step * tile_width);
+    }
+    asm volatile("cp.async.commit_group;");
+  };
+  float sums[Experts / 8][4] = {};
+  for (int step = 0; step < stages - 1; ++step) load(step);
+  for (int step = 0; step < steps; ++step) {
+    asm volatile("cp.async.wait_group %0;" ::"n"(stages - 2));
+    __syncthreads();
+    load(step + stages - 1);
+    const __nv_bfloat16* const tile = shared + step % stages * tile_size;
+    multiply_tile<Experts>(sums, tile, tile + tile_tokens * tile_width);
+  }
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+#pragma unroll
+  for (int i = 0; i < Experts / 8 * 4; ++i) {
+    const int64_t token = first_token + warp * 16 + lane / 4 + (i % 4 / 2) * 8;
+    const int expert = first_expert + i / 4 * 8 + lane % 4 * 2 + i % 2;
+    if (token < a.tokens && expert < a.experts) {
+      a.out[token * a.experts + expert] = sums[i / 4][i % 4];
+    }
+  }
+}
+
+template <int Experts>
+void launch(const RouterLogitsArguments& a, cudaStream_t stream) {
+  constexpr int bytes = stages * (tile_tokens + Experts) * tile_width * sizeof(__nv_bfloat16);
+  check_call(cudaFuncSetAttribute(router_logits<Experts>,
+                                  cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+             "cudaFuncSetAttribute");
+  const dim3 grid(static_cast<unsigned>(divide_up(a.tokens, tile_tokens)),
+                  static_cast<unsigned>(divide_up(a.experts, Experts)));
+  router_logits<Experts><<<grid, threads, bytes, stream>>>(a);
+  check_launch("router_logits");
+}
+
+}  // namespace
+
+void launch_router_logits(const RouterLogitsArguments& arguments, cudaStream_t stream) {
+  if (arguments.experts <= 64) {
+    launch<64>(arguments, stream);
+  } else {
+    launch<128>(arguments, stream);
+  }
+}
+
+}  // namespace farskip::cuda
