@@ -207,7 +207,7 @@ class Comparer {
     row.step = {median(seconds), *std::ranges::min_element(seconds),
                 *std::ranges::max_element(seconds)};
     const size_t typical = std::ranges::find(seconds, row.step.median) - seconds.begin();
-    row.metrics = mean_metrics(figures[typical]);
+    row.metrics = median_metrics(figures);
     row.bound = lower_bound(graph.blocking.graph, graph.durations);
     row.simulated =
         simulate(steps_[i].graph, steps_[i].schedule, graph.durations, comparison_.contention);

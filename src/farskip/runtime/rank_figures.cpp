@@ -78,6 +78,20 @@ double step_seconds(std::span<const RankFigures> ranks) {
   return slowest;
 }
 
+namespace {
+
+void set_percentages(OverlapMetrics& metrics) {
+  if (metrics.communication > 0) {
+    metrics.percent_overlapped = 100 * (1 - metrics.exposed / metrics.communication);
+  }
+  if (metrics.interior_communication > 0) {
+    metrics.interior_percent =
+        100 * (1 - metrics.interior_exposed / metrics.interior_communication);
+  }
+}
+
+}  // namespace
+
 OverlapMetrics mean_metrics(std::span<const RankFigures> ranks) {
   OverlapMetrics mean;
   const double share = 1.0 / static_cast<double>(ranks.size());
@@ -93,11 +107,25 @@ OverlapMetrics mean_metrics(std::span<const RankFigures> ranks) {
     mean.interior_communication += share * m.interior_communication;
     mean.interior_exposed += share * m.interior_exposed;
   }
-  if (mean.communication > 0) mean.percent_overlapped = 100 * mean.overlapped / mean.communication;
-  if (mean.interior_communication > 0) {
-    mean.interior_percent = 100 * (1 - mean.interior_exposed / mean.interior_communication);
-  }
+  set_percentages(mean);
   return mean;
+}
+
+OverlapMetrics median_metrics(std::span<const std::vector<RankFigures>> rounds) {
+  std::vector<OverlapMetrics> means;
+  for (const auto& round : rounds) means.push_back(mean_metrics(round));
+  OverlapMetrics median;
+  for (double OverlapMetrics::* const figure :
+       {&OverlapMetrics::step, &OverlapMetrics::compute, &OverlapMetrics::communication,
+        &OverlapMetrics::overlapped, &OverlapMetrics::exposed, &OverlapMetrics::idle_compute,
+        &OverlapMetrics::skew, &OverlapMetrics::interior_communication,
+        &OverlapMetrics::interior_exposed}) {
+    const auto middle = means.begin() + static_cast<std::ptrdiff_t>(means.size() / 2);
+    std::ranges::nth_element(means, middle, {}, figure);
+    median.*figure = (*middle).*figure;
+  }
+  set_percentages(median);
+  return median;
 }
 
 }  // namespace farskip

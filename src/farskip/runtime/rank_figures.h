@@ -33,4 +33,7 @@ double step_seconds(std::span<const RankFigures> ranks);
 // The mean over ranks, but for the step.
 OverlapMetrics mean_metrics(std::span<const RankFigures> ranks);
 
+// Each figure's median over rounds of mean_metrics.
+OverlapMetrics median_metrics(std::span<const std::vector<RankFigures>> rounds);
+
 }  // namespace farskip
