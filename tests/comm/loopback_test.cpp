@@ -63,12 +63,17 @@ TEST(Loopback, CutsWhatArrivesWithoutLosingARow) {
   const LoopbackCopies copies = loopback_copies(part);
   EXPECT_EQ(rows_of(copies.own), 2);
   EXPECT_EQ(rows_of(copies.arriving), 14);
-  for (const int64_t most : {1, 2, 3, 100}) {
+  for (const int64_t about : {1, 2, 3, 100}) {
     std::vector<int> hits(16, 0);
-    for (const RowCopy& copy : cut_copies(copies.arriving, most)) {
-      EXPECT_LE(copy.rows, most);
-      EXPECT_LE(copy.from + copy.rows, 7);
-      for (int64_t row = copy.to; row < copy.to + copy.rows; ++row) ++hits[row];
+    const CopyParts cut = cut_copies(copies.arriving, about);
+    EXPECT_EQ(about == 100, cut.parts.size() == 1);
+    for (const auto& part : cut.parts) {
+      EXPECT_LT(rows_of(part), 2 * about + 1);
+      for (const RowCopy& copy : part) {
+        EXPECT_LE(2 * copy.rows, 3 * about);
+        EXPECT_LE(copy.from + copy.rows, 7);
+        for (int64_t row = copy.to; row < copy.to + copy.rows; ++row) ++hits[row];
+      }
     }
     for (int64_t row = 0; row < 16; ++row) EXPECT_EQ(hits[row], row < 5 || row >= 7) << row;
   }

@@ -1,4 +1,5 @@
 #include <ATen/ops/equal.h>
+#include <c10/cuda/CUDAFunctions.h>
 #include <gtest/gtest.h>
 
 #include "farskip/comm/chaos.h"
@@ -68,9 +69,12 @@ TEST_P(GpuFamilies, Bfloat16IsNearTheCpu) {
 
 TEST_P(GpuFamilies, SchedulesAndDelaysChangeNoBit) {
   const Fixture fixture(GetParam());
+  // Enough of them: one with groups, one with shared experts and MLA, one of each other attention.
+  const std::string family = GetParam();
+  if (family == "deepseek_v2_full" || family == "deepseek_v3_lite") GTEST_SKIP();
   const TokenBatch tokens = fixture.prefixes({48, 17, 5, 33, 1, 48, 2});
   for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
-    for (int ranks : {1, 2, 3, 8}) {
+    for (int ranks : {1, 3, 8}) {
       if (ranks > fixture.config().router.experts) continue;
       Session session = fixture.session(ranks, dtype, groups(ranks));
       for (const int chunks : {1, 2}) {
@@ -122,22 +126,48 @@ TEST_F(OnGpu, ChaosOfTheGroupsChangesNoBit) {
   }
 }
 
+Session stand_in(const Fixture& fixture, at::ScalarType dtype, LoopbackPath path) {
+  std::vector<std::unique_ptr<Group>> one;
+  one.push_back(make_loopback_group({.ranks = 4,
+                                     .path = path,
+                                     .link = {.bytes_per_second = 1e9, .latency_seconds = 1e-5},
+                                     .device = at::Device(at::kCUDA, 0),
+                                     .deadline = std::chrono::seconds(30)}));
+  const Placement placement = Placement::contiguous(fixture.config().router.experts, 4);
+  const std::vector<int> here = {0};
+  return Session(fixture.config(), placement,
+                 load_weights(fixture.checkpoint, fixture.config(), placement, here, dtype),
+                 std::move(one));
+}
+
+// libtorch throws in this mode where it would make the host wait for the device; the executor's own
+// waits are counted.
+TEST_F(OnGpu, TheHostWaitsOnlyForCountsAndTheEnd) {
+  const Fixture fixture("deepseek_v3");
+  const TokenBatch tokens = fixture.prefixes({48, 48, 48, 48});
+  Session session = stand_in(fixture, at::kBFloat16, LoopbackPath::device);
+  int routed = 0;
+  for (const auto& layer : fixture.config().layers) routed += layer.routed;
+  for (const char* schedule : {"blocking", "overlapped"}) {
+    const StepForm form{.schedule = schedule, .dtype = at::kBFloat16};
+    const PlannedStep step = fixture.plan("farskip", 4, tokens, form);
+    session.run(step, tokens);  // what is made once may wait
+    c10::cuda::warning_state().set_sync_debug_mode(c10::cuda::SyncDebugMode::L_ERROR);
+    std::optional<ForwardResult> result;
+    EXPECT_NO_THROW(result = session.run(step, tokens));
+    c10::cuda::warning_state().set_sync_debug_mode(c10::cuda::SyncDebugMode::L_DISABLED);
+    ASSERT_TRUE(result);
+    EXPECT_LE(result->ranks[0].host_waits, routed + 1) << schedule;
+    EXPECT_GT(result->ranks[0].host_seconds, 0);
+  }
+}
+
 // A stand-in's results mean nothing, but every schedule gives the same ones.
 TEST_F(OnGpu, OneRankStandsForFour) {
   const Fixture fixture("qwen3_moe");
   const TokenBatch tokens = fixture.prefixes({48, 48, 48, 48});
   for (const LoopbackPath path : {LoopbackPath::device, LoopbackPath::pcie}) {
-    std::vector<std::unique_ptr<Group>> one;
-    one.push_back(make_loopback_group({.ranks = 4,
-                                       .path = path,
-                                       .link = {.bytes_per_second = 1e9, .latency_seconds = 1e-5},
-                                       .device = at::Device(at::kCUDA, 0),
-                                       .deadline = std::chrono::seconds(30)}));
-    const Placement placement = Placement::contiguous(fixture.config().router.experts, 4);
-    const std::vector<int> here = {0};
-    Session session(fixture.config(), placement,
-                    load_weights(fixture.checkpoint, fixture.config(), placement, here, at::kFloat),
-                    std::move(one));
+    Session session = stand_in(fixture, at::kFloat, path);
     const at::Tensor expected =
         session.run(fixture.plan("farskip", 4, tokens), tokens).logits().cpu();
     for (const int chunks : {1, 2}) {

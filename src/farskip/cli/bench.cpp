@@ -2,50 +2,22 @@
 
 #include <CLI/CLI.hpp>
 #include <filesystem>
-#include <iostream>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <span>
 
 #include "farskip/base/error.h"
-#include "farskip/base/format.h"
-#include "farskip/base/table.h"
-#include "farskip/cli/cells.h"
+#include "farskip/cli/bench_report.h"
 #include "farskip/cli/commands.h"
-#include "farskip/cli/machine.h"
 #include "farskip/cli/transport.h"
 #include "farskip/comm/throttled.h"
 #include "farskip/graph/cost.h"
 #include "farskip/io/checkpoint.h"
 #include "farskip/model/builtin.h"
-#include "farskip/runtime/comparison.h"
 #include "farskip/runtime/routing_file.h"
-#include "farskip/trace/perfetto.h"
-#include "farskip/trace/svg.h"
 
 namespace farskip {
 namespace {
-
-struct BenchOptions {
-  std::string model;
-  int layers = 0, ranks = 2;  // ranks: as the transport has them
-  TransportOptions transport{.default_ranks = 2, .deadline = 120, .pin_threads = true};
-  bool random_weights = false;
-  int64_t tokens = 256, sequence_length = 0;
-  std::string text;
-  std::optional<double> link_gbps, link_gb_per_s, link_fill;
-  double link_us = 0;
-  std::vector<std::string> connectivities = {"standard", "farskip"}, schedules;
-  bool two_batch = false;
-  std::vector<int> chunks = {1}, pieces = {1};
-  std::vector<std::string> routing = {"model"};
-  std::string dtype = "float32";
-  int repeat = 5, warm_up = 1;
-  uint64_t seed = 1;
-  bool json = false;
-  std::string trace;
-};
 
 // Which schedules a connectivity is run with when none are named.
 std::vector<std::string> schedules_of(const BenchOptions& options, const std::string& name) {
@@ -96,13 +68,6 @@ TokenBatch make_tokens(const BenchOptions& options, const ModelConfig& model) {
   }
   return batch;
 }
-
-struct Bench {
-  ModelConfig model;
-  Placement placement;
-  std::vector<Weights> weights;
-  TokenBatch tokens;
-};
 
 Bench prepare(const BenchOptions& options, const Ranks& ranks) {
   const bool has_weights = std::filesystem::is_directory(options.model) && !options.random_weights;
@@ -187,166 +152,6 @@ LinkOptions filled_link(const BenchOptions& options, const Bench& bench, Ranks& 
   return {.bytes_per_second = bytes / seconds, .latency_seconds = options.link_us * 1e-6};
 }
 
-void print_table(const Comparison& comparison) {
-  Table table({{"connectivity", "", Align::left},
-               {"rewrites", "", Align::left},
-               {"schedule", "", Align::left},
-               {"step", "ms", Align::right},
-               {"spread", "ms", Align::right},
-               {"tokens/s", "", Align::right},
-               {"comm", "ms", Align::right},
-               {"exposed", "ms", Align::right},
-               {"overlap", "%", Align::right},
-               {"interior", "%", Align::right},
-               {"speed-up", "x blocking", Align::right},
-               {"speed-up", "x best std", Align::right},
-               {"bound", "ms", Align::right},
-               {"step/bound", "", Align::right},
-               {"predicted", "ms", Align::right},
-               {"error", "%", Align::right}});
-  for (const ComparisonRow& row : comparison.rows) {
-    const double bound = row.bound.seconds();
-    table.add_row(
-        {row.variant.connectivity, row.variant.rewrites(), row.variant.schedule,
-         milliseconds_cell(row.step.median),
-         milliseconds_cell(row.step.smallest) + "-" + milliseconds_cell(row.step.largest),
-         format_fixed(row.tokens_per_second, 0), milliseconds_cell(row.metrics.communication),
-         milliseconds_cell(row.metrics.exposed), percent_cell(row.metrics.percent_overlapped),
-         percent_cell(row.metrics.interior_percent), format_fixed(row.speedup, 2),
-         format_fixed(row.speedup_over_standard, 2), milliseconds_cell(bound),
-         format_fixed(row.over_bound, 3), milliseconds_cell(row.predicted),
-         format_fixed(100 * row.prediction_error, 1)});
-  }
-  std::cout << table.to_string();
-}
-
-nlohmann::ordered_json to_json(const ComparisonRow& row) {
-  auto number = [](const std::optional<double>& value) {
-    return value ? nlohmann::ordered_json(*value) : nlohmann::ordered_json(nullptr);
-  };
-  return {{"connectivity", row.variant.connectivity},
-          {"schedule", row.variant.schedule},
-          {"two_batch", row.variant.two_batch},
-          {"expert_chunks", row.variant.expert_chunks},
-          {"pieces", row.variant.pieces},
-          {"step_seconds", row.step.median},
-          {"step_seconds_min", row.step.smallest},
-          {"step_seconds_max", row.step.largest},
-          {"tokens_per_second", row.tokens_per_second},
-          {"communication_seconds", row.metrics.communication},
-          {"exposed_seconds", row.metrics.exposed},
-          {"percent_overlapped", number(row.metrics.percent_overlapped)},
-          {"interior_exposed_seconds", row.metrics.interior_exposed},
-          {"interior_percent_overlapped", number(row.metrics.interior_percent)},
-          {"skew_seconds", row.metrics.skew},
-          {"speedup_over_blocking", row.speedup},
-          {"speedup_over_best_standard", row.speedup_over_standard},
-          {"bound_seconds", row.bound.seconds()},
-          {"bound_limit", row.bound.limit()},
-          {"step_over_bound", row.over_bound},
-          {"predicted_seconds", row.predicted},
-          {"prediction_error", row.prediction_error},
-          {"bytes_sent", row.bytes_sent},
-          {"peak_activation_bytes", row.peak_activation_bytes}};
-}
-
-nlohmann::ordered_json to_json(const LinkReport& link) {
-  return {{"bytes_per_second", link.link.bytes_per_second},
-          {"latency_seconds", link.link.latency_seconds},
-          {"achieved_bytes_per_second", link.achieved_bytes_per_second()},
-          {"late_us_mean", link.mean_late_us},
-          {"late_us_p50", link.p50_late_us},
-          {"late_us_p99", link.p99_late_us}};
-}
-
-void print_json(const BenchOptions& options, const Bench& bench, const Comparison& comparison,
-                const std::optional<LinkReport>& link) {
-  nlohmann::ordered_json out = {{"obtained", "measured"},
-                                {"machine", describe_machine(options.transport.device != "cpu")},
-                                {"model", bench.model.name},
-                                {"layers", bench.model.layer_count()},
-                                {"transport", options.transport.name},
-                                {"ranks", options.ranks},
-                                {"tokens_per_rank", options.tokens},
-                                {"dtype", options.dtype},
-                                {"routing", options.routing[0]},
-                                {"repeat", options.repeat},
-                                {"contention_compute", comparison.contention.compute},
-                                {"contention_communication", comparison.contention.communication},
-                                {"bits_equal", comparison.bits_equal},
-                                {"bits_compared", comparison.bits_compared},
-                                {"rows", nlohmann::ordered_json::array()}};
-  if (link) out["link"] = to_json(*link);
-  for (const ComparisonRow& row : comparison.rows) out["rows"].push_back(to_json(row));
-  std::cout << out.dump(2) << '\n';
-}
-
-void print_head(const BenchOptions& options, const Bench& bench, const LinkOptions* link) {
-  std::cout << "measured: " << bench.model.name << ", " << bench.model.layer_count() << " layers, "
-            << options.ranks << " " << options.transport.name << " ranks x " << options.tokens
-            << " tokens, " << options.dtype << ", routing " << options.routing[0] << ", weights "
-            << (options.random_weights ? "random" : "of the checkpoint") << ", median of "
-            << options.repeat << " rounds\n";
-  if (link) {
-    std::cout << "link: emulated, " << format_fixed(link->bytes_per_second * 8e-9, 3) << " Gb/s ("
-              << format_bytes(link->bytes_per_second) << "/s) and "
-              << format_fixed(link->latency_seconds * 1e6, 0) << " us each way\n";
-  }
-}
-
-void print_foot(const Comparison& comparison, const std::optional<LinkReport>& link) {
-  std::cout << "interior: overlap without the first dispatch and the last combine. bound: no "
-               "schedule of the graph is faster;\nfrom op durations of blocking runs in the same "
-               "rounds, as is "
-               "predicted (simulated). Contention while both run, measured apart: compute x "
-            << format_fixed(comparison.contention.compute, 3) << ", communication x "
-            << format_fixed(comparison.contention.communication, 3) << ".\n";
-  if (link && link->collectives > 0) {
-    std::cout << "path: " << format_bytes(link->achieved_bytes_per_second()) << "/s achieved";
-    if (link->link.bytes_per_second > 0) {
-      std::cout << ", " << format_bytes(link->link.bytes_per_second) << "/s asked for";
-    }
-    std::cout << '\n';
-  }
-  if (link && link->link.bytes_per_second > 0) {
-    std::cout << "link lateness: mean " << format_fixed(link->mean_late_us, 0) << " us, median "
-              << format_fixed(link->p50_late_us, 0) << " us, 99th percentile "
-              << format_fixed(link->p99_late_us, 0) << " us\n";
-  }
-  std::cout << "bits: "
-            << (comparison.bits_equal
-                    ? "identical logits in all " + std::to_string(comparison.bits_compared) +
-                          " runs that have one to equal"
-                    : "DIFFERENT: " + comparison.first_difference)
-            << '\n';
-}
-
-void write_traces(const BenchOptions& options, const Bench& bench, const Comparison& comparison) {
-  const std::filesystem::path folder(options.trace);
-  std::filesystem::create_directories(folder);
-  std::vector<Timeline> all, picture;
-  for (const ComparisonRow& row : comparison.rows) {
-    all.insert(all.end(), row.timelines.begin(), row.timelines.end());
-    all.push_back(row.simulated);
-  }
-  // Serial above overlapped: the base, then the fastest.
-  const auto fastest = std::ranges::min_element(
-      comparison.rows, {}, [](const ComparisonRow& row) { return row.step.median; });
-  for (const ComparisonRow& row : comparison.rows) {
-    const bool base = row.variant.is_standard() && row.variant.schedule == "blocking";
-    if (base && picture.empty()) picture.push_back(row.timelines.at(0));
-  }
-  picture.push_back(fastest->timelines.at(0));
-  write_perfetto(folder / "bench.perfetto.json", all);
-  write_svg(
-      folder / "bench.svg", picture,
-      {.title = bench.model.name + ", rank 0 of " + std::to_string(options.ranks) + " (measured)",
-       .window = {},
-       .layers = {}});
-  std::cerr << "trace: " << (folder / "bench.perfetto.json").string()
-            << " (ui.perfetto.dev)\npicture: " << (folder / "bench.svg").string() << '\n';
-}
-
 std::optional<LinkOptions> chosen_link(const BenchOptions& options, const Bench& bench,
                                        Ranks& ranks, const RoutingRecord* replay) {
   if (options.link_fill) return filled_link(options, bench, ranks, replay);
@@ -355,18 +160,6 @@ std::optional<LinkOptions> chosen_link(const BenchOptions& options, const Bench&
       options.link_gb_per_s ? *options.link_gb_per_s * 1e9 : *options.link_gbps * 1e9 / 8;
   return LinkOptions{.bytes_per_second = bytes_per_second,
                      .latency_seconds = options.link_us * 1e-6};
-}
-
-void report_results(const BenchOptions& options, const Bench& bench, const Comparison& comparison,
-                    const LinkOptions* link, const std::optional<LinkReport>& lateness) {
-  if (options.json) {
-    print_json(options, bench, comparison, lateness);
-  } else {
-    print_head(options, bench, link);
-    print_table(comparison);
-    print_foot(comparison, lateness);
-  }
-  if (!options.trace.empty()) write_traces(options, bench, comparison);
 }
 
 void run(const BenchOptions& options, Ranks& ranks) {

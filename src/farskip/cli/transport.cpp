@@ -1,5 +1,6 @@
 #include "farskip/cli/transport.h"
 
+#include <ATen/BlasBackend.h>
 #include <ATen/Context.h>
 #include <ATen/SDPBackend.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
@@ -48,6 +49,8 @@ at::Device open_gpu(const TransportOptions& options, int index) {
   at::globalContext().setSDPPriorityOrder(order);
   if (options.free_multiprocessors > 0) {
     at::globalContext()._setSMCarveout_EXPERIMENTAL(options.free_multiprocessors);
+    // The library that takes heed of it.
+    at::globalContext().setBlasPreferredBackend(at::BlasBackend::Cublaslt);
   }
   const auto count = c10::impl::VirtualGuardImpl(at::kCUDA).deviceCount();
   return {at::kCUDA, static_cast<c10::DeviceIndex>(index % count)};

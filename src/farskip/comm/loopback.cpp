@@ -18,9 +18,9 @@
 namespace farskip {
 namespace {
 
-// Pieces of a collective, so that its bytes are spread over its time.
-constexpr int64_t device_pieces = 8, crossing_pieces = 32;
-constexpr int64_t least_piece_bytes = 1 << 20;
+// Parts of a collective, so that its bytes are spread over its time.
+constexpr int64_t paced_parts = 8, pcie_parts = 32;
+constexpr int64_t least_part_bytes = 4 << 20;
 
 c10::Stream take_stream(at::Device device) {
   if (device.is_cpu()) return c10::Stream(c10::Stream::DEFAULT, device);
@@ -170,24 +170,23 @@ void LoopbackGroup::copy_rows(const Collective& part, std::span<const RowCopy> c
   for (const cuda::TensorCopy& c : batch) copy(c.to, c.from);
 }
 
-// A piece is copied when the link would begin to bring it.
+// Of the rows that arrive, as many as a part of them should have.
+int64_t part_rows(int64_t rows, int64_t row_bytes, int64_t parts) {
+  return std::max(std::max<int64_t>(1, least_part_bytes / row_bytes), (rows + parts - 1) / parts);
+}
+
+// A part is copied when the link would begin to bring it.
 void LoopbackGroup::copy_paced(const Collective& part, const std::vector<RowCopy>& copies,
                                double seconds) {
   const int64_t total = rows_of(copies);
-  const int64_t least = std::max<int64_t>(1, least_piece_bytes / row_bytes(part.out));
-  const int64_t piece = std::max(least, (total + device_pieces - 1) / device_pieces);
-  const std::vector<RowCopy> pieces = cut_copies(copies, piece);
+  const CopyParts cut = cut_copies(copies, part_rows(total, row_bytes(part.out), paced_parts));
   const double latency = std::min(seconds, options_.link.latency_seconds);
   int64_t arrived = 0;
-  for (size_t first = 0; first < pieces.size();) {
-    size_t last = first;
-    int64_t rows = 0;
-    while (last < pieces.size() && rows < piece) rows += pieces[last++].rows;
+  for (const auto& rows : cut.parts) {
     const double share = static_cast<double>(arrived) / static_cast<double>(total);
     pacer_->hold(stream_, latency + (seconds - latency) * share);
-    copy_rows(part, std::span(pieces).subspan(first, last - first));
-    arrived += rows;
-    first = last;
+    copy_rows(part, rows);
+    arrived += rows_of(rows);
   }
 }
 
@@ -196,8 +195,8 @@ void LoopbackGroup::copy_across(const at::Tensor& to, const at::Tensor& from) co
   cuda::copy_between_devices(to, from, device());
 }
 
-// Each piece leaves on the group's stream and comes back on another one, so that both directions of
-// the path are busy. Paced, the last piece must leave in time to be back.
+// Each part leaves on the group's stream and comes back on another one, so that both directions of
+// the path are busy. Paced, the last one must leave in time to be back.
 void LoopbackGroup::cross(const Collective& part, const std::vector<RowCopy>& copies,
                           double seconds) {
   const int64_t row = row_bytes(part.out), rows = rows_of(copies), bytes = rows * row;
@@ -209,23 +208,28 @@ void LoopbackGroup::cross(const Collective& part, const std::vector<RowCopy>& co
   std::vector<int64_t> shape = part.out.sizes().vec();
   shape[0] = rows;
   const at::Tensor beyond = staging_.narrow(0, 0, bytes).view(part.out.scalar_type()).view(shape);
-  const int64_t least = std::max<int64_t>(1, least_piece_bytes / row);
-  const int64_t piece = std::max(least, (rows + crossing_pieces - 1) / crossing_pieces);
+  const int64_t most = part_rows(rows, row, pacer_ ? paced_parts : pcie_parts);
+  const CopyParts cut = cut_copies(copies, most);
   const double latency = std::min(seconds, options_.link.latency_seconds);
   const double spread =
-      std::max(0.0, 1 - 2.0 * static_cast<double>(piece) / static_cast<double>(rows));
+      std::max(0.0, 1 - 2.0 * static_cast<double>(most) / static_cast<double>(rows));
   int64_t at = 0;
-  for (const RowCopy& c : cut_copies(copies, piece)) {
-    const at::Tensor place = beyond.narrow(0, at, c.rows);
+  for (const auto& rows_together : cut.parts) {
     if (pacer_) {
       const double share = static_cast<double>(at) / static_cast<double>(rows);
       pacer_->hold(stream_, latency + (seconds - latency) * share * spread);
     }
-    copy_across(place, part.in.narrow(0, c.from, c.rows));
+    int64_t there = at;
+    for (const RowCopy& c : rows_together) {
+      copy_across(beyond.narrow(0, there, c.rows), part.in.narrow(0, c.from, c.rows));
+      there += c.rows;
+    }
     Event::record(stream_).block(incoming_);
     const c10::OptionalStreamGuard guard(incoming_);
-    copy_across(part.out.narrow(0, c.to, c.rows), place);
-    at += c.rows;
+    for (const RowCopy& c : rows_together) {
+      copy_across(part.out.narrow(0, c.to, c.rows), beyond.narrow(0, at, c.rows));
+      at += c.rows;
+    }
   }
   Event::record(incoming_).block(stream_);
 }

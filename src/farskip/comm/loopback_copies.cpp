@@ -30,18 +30,26 @@ LoopbackCopies loopback_copies(const Collective& all_to_all) {
   return copies;
 }
 
-std::vector<RowCopy> cut_copies(const std::vector<RowCopy>& copies, int64_t most) {
-  std::vector<RowCopy> pieces;
-  for (RowCopy copy : copies) {
-    for (; copy.rows > most; copy.to += most, copy.from += most, copy.rows -= most) {
-      pieces.push_back({copy.to, copy.from, most});
+CopyParts cut_copies(const std::vector<RowCopy>& copies, int64_t rows) {
+  CopyParts cut;
+  for (const RowCopy& copy : copies) {
+    const int64_t parts = std::max<int64_t>(1, (copy.rows + rows / 2) / rows);
+    for (int64_t i = 0; i < parts; ++i) {
+      const int64_t first = copy.rows * i / parts, last = copy.rows * (i + 1) / parts;
+      cut.pieces.push_back({copy.to + first, copy.from + first, last - first});
     }
-    pieces.push_back(copy);
   }
-  return pieces;
+  for (size_t first = 0; first < cut.pieces.size();) {
+    size_t last = first;
+    int64_t taken = 0;
+    while (last < cut.pieces.size() && 2 * taken < rows) taken += cut.pieces[last++].rows;
+    cut.parts.push_back(std::span(cut.pieces).subspan(first, last - first));
+    first = last;
+  }
+  return cut;
 }
 
-int64_t rows_of(const std::vector<RowCopy>& copies) {
+int64_t rows_of(std::span<const RowCopy> copies) {
   int64_t rows = 0;
   for (const RowCopy& copy : copies) rows += copy.rows;
   return rows;

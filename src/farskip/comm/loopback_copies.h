@@ -1,5 +1,6 @@
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "farskip/comm/collective.h"
@@ -20,9 +21,14 @@ struct LoopbackCopies {
 };
 LoopbackCopies loopback_copies(const Collective& all_to_all);
 
-// Cuts copies of more than `most` rows.
-std::vector<RowCopy> cut_copies(const std::vector<RowCopy>& copies, int64_t most);
+// Cuts each copy evenly into pieces of about `rows` rows, then puts neighbours together into parts
+// of about as many; parts[i] is a range of the pieces.
+struct CopyParts {
+  std::vector<RowCopy> pieces;
+  std::vector<std::span<const RowCopy>> parts;
+};
+CopyParts cut_copies(const std::vector<RowCopy>& copies, int64_t rows);
 
-int64_t rows_of(const std::vector<RowCopy>& copies);
+int64_t rows_of(std::span<const RowCopy> copies);
 
 }  // namespace farskip

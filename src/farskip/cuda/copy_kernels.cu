@@ -6,8 +6,8 @@
 namespace farskip::cuda {
 namespace {
 
-constexpr int threads = 32;           // a block is one warp
-constexpr int in_flight = 4;          // accesses of a thread, all loaded before the first is stored
+constexpr int threads = 32;   // a block is one warp
+constexpr int in_flight = 4;  // accesses of a thread, all loaded before the first is stored
 constexpr int blocks_a_processor = 2;
 
 // Data that passes through is kept out of the caches where that is possible.

@@ -74,8 +74,8 @@ __global__ void __launch_bounds__(threads) order_rows(const ExpertOrderArguments
 }  // namespace
 
 void launch_expert_order(const ExpertOrderArguments& arguments, cudaStream_t stream) {
-  const auto blocks = static_cast<unsigned>(
-      std::max<int64_t>(1, divide_up(arguments.rows, rows_per_block)));
+  const auto blocks =
+      static_cast<unsigned>(std::max<int64_t>(1, divide_up(arguments.rows, rows_per_block)));
   const size_t bytes = sizeof(int) * 2 * arguments.ranks * arguments.experts;
   order_rows<<<blocks, threads, bytes, stream>>>(arguments);
   check_launch("order_rows");

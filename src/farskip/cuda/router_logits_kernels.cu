@@ -9,9 +9,9 @@ namespace farskip::cuda {
 namespace {
 
 constexpr int warps = 4, threads = warps * 32;
-constexpr int tile_tokens = 16 * warps;          // of a block, 16 a warp
-constexpr int tile_width = logits_width_step;    // of one stage
-constexpr int units = tile_width / 8;            // accesses of 16 bytes in a row of a stage
+constexpr int tile_tokens = 16 * warps;        // of a block, 16 a warp
+constexpr int tile_width = logits_width_step;  // of one stage
+constexpr int units = tile_width / 8;          // accesses of 16 bytes in a row of a stage
 constexpr int stages = 4;
 
 // Where a unit lies in shared memory: turned by the row, so that eight rows meet no bank twice.
@@ -65,8 +65,8 @@ __device__ __forceinline__ void multiply_tile(float (&sums)[Experts / 8][4],
 #pragma unroll
     for (int pair = 0; pair < Experts / 16; ++pair) {
       uint32_t b[4];
-      load_matrices(b, experts + place(pair * 16 + lane / 16 * 8 + lane % 8,
-                                       step * 2 + lane / 8 % 2));
+      load_matrices(b,
+                    experts + place(pair * 16 + lane / 16 * 8 + lane % 8, step * 2 + lane / 8 % 2));
       multiply(sums[2 * pair], a, b[0], b[1]);
       multiply(sums[2 * pair + 1], a, b[2], b[3]);
     }

@@ -11,6 +11,7 @@
 #include "farskip/base/progress.h"
 #include "farskip/runtime/contention.h"
 #include "farskip/runtime/rank_figures.h"
+#include "farskip/schedule/memory.h"
 #include "farskip/simulate/simulate.h"
 
 namespace farskip {
@@ -209,6 +210,7 @@ class Comparer {
     const size_t typical = std::ranges::find(seconds, row.step.median) - seconds.begin();
     row.metrics = median_metrics(figures);
     row.bound = lower_bound(graph.blocking.graph, graph.durations);
+    row.predicted_peak_bytes = peak_activation_bytes(steps_[i].graph, steps_[i].schedule);
     row.simulated =
         simulate(steps_[i].graph, steps_[i].schedule, graph.durations, comparison_.contention);
     row.predicted = row.simulated.step_seconds;
@@ -219,6 +221,7 @@ class Comparer {
       row.bytes_sent += static_cast<int64_t>(rank.bytes_sent);
       row.peak_activation_bytes =
           std::max(row.peak_activation_bytes, static_cast<int64_t>(rank.peak_activation_bytes));
+      row.host_seconds = std::max(row.host_seconds, rank.host_seconds);
     }
     for (const StepResult& rank : counted[typical]->ranks) {
       row.timelines.push_back(rank.timeline);

@@ -29,18 +29,20 @@ struct Sample {
 struct ComparisonRow {
   Variant variant;
   Sample step;                   // seconds
-  OverlapMetrics metrics;        // mean over ranks of the round whose step is the median
+  OverlapMetrics metrics;        // means over ranks, each figure the median over rounds
   double tokens_per_second = 0;  // of all ranks
   double speedup = 0, speedup_over_standard = 0;
   // From op durations of blocking runs of the same graph, one in each round: the machine's slow
   // spells then hit both alike.
-  LowerBound bound;             // at the median durations
-  double predicted = 0;         // seconds, by simulation with them
-  double over_bound = 0;        // step / bound, the median of the rounds' ratios
-  double prediction_error = 0;  // predicted / step - 1, likewise
-  int64_t bytes_sent = 0;       // in one step, all ranks, to other ranks
-  int64_t peak_activation_bytes = 0;
-  std::vector<Timeline> timelines;  // of the median round, of the ranks held here
+  LowerBound bound;                   // at the median durations
+  double predicted = 0;               // seconds, by simulation with them
+  double over_bound = 0;              // step / bound, the median of the rounds' ratios
+  double prediction_error = 0;        // predicted / step - 1, likewise
+  int64_t bytes_sent = 0;             // in one step, all ranks, to other ranks
+  int64_t peak_activation_bytes = 0;  // of the fullest rank
+  double predicted_peak_bytes = 0;    // by the schedule, at expected sizes (schedule/memory.h)
+  double host_seconds = 0;            // on a device, to launch a step: the slowest rank's
+  std::vector<Timeline> timelines;    // of the median round, of the ranks held here
   Timeline simulated;
 };
 

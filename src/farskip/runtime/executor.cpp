@@ -75,13 +75,18 @@ class Executor::Impl {
     const Clock::time_point start = Clock::now();
     origin_ = lane_.mark(true);
     run_steps(schedule.steps);
+    const double launching = seconds_since(start, Clock::now()) - waited_;
     for (const Work& work : works_) {
       if (work.valid()) work.synchronize();
     }
     const Event end = lane_.mark(true);
     await(end);
     StepResult result = finish(start, before);
-    if (end.valid()) result.timeline.step_seconds = end.seconds_since(origin_);
+    if (end.valid()) {
+      result.timeline.step_seconds = end.seconds_since(origin_);
+      result.host_seconds = launching;
+      result.host_waits = host_waits_;
+    }
     return result;
   }
 
@@ -116,6 +121,8 @@ class Executor::Impl {
     std::fill(copied_.begin(), copied_.end(), std::nullopt);
     std::fill(compute_times_.begin(), compute_times_.end(), ComputeTimes());
     bytes_ = peak_bytes_ = 0;
+    waited_ = 0;
+    host_waits_ = 0;
   }
 
   void bind_input(const Value& value, const Batch& batch) {
@@ -364,8 +371,10 @@ class Executor::Impl {
 
   // Blocks the host until the event is passed, a collective has failed or the deadline is over. A
   // stream that waits for a failed collective may never get there, so the host only asks.
-  void await(const Event& event) const {
+  void await(const Event& event) {
+    if (event.done()) return;
     const Clock::time_point begin = Clock::now();
+    ++host_waits_;
     event.await([&] {
       for (const Work& work : works_) {
         if (work.valid() && work.error()) std::rethrow_exception(work.error());
@@ -377,6 +386,7 @@ class Executor::Impl {
            .expected =
                "the device to finish within " + std::to_string(options_.deadline.count()) + " s"});
     });
+    waited_ += seconds_since(begin, Clock::now());
   }
 
   void release(ValueId id) {
@@ -476,6 +486,8 @@ class Executor::Impl {
   std::vector<Shape> shapes_;                 // of its outputs
   Event origin_;                              // on a device: when the step started there
   int64_t bytes_ = 0, peak_bytes_ = 0;        // of activations
+  double waited_ = 0;                         // seconds of the host for the device, in this step
+  int host_waits_ = 0;
   Random random_;
 };
 

@@ -31,6 +31,10 @@ struct StepResult {
   Timeline timeline;                // without joins
   Traffic traffic;                  // of this step
   int64_t peak_activation_bytes = 0;
+  // On a device: what the host spent on launching the step, and how often it then waited for the
+  // device, for sizes and at the end (which is not in the seconds).
+  double host_seconds = 0;
+  int host_waits = 0;
 };
 
 struct ExecutorOptions {

@@ -11,6 +11,7 @@ template <typename Figures, typename Visit>
 void visit(Figures& figures, const Visit& each) {
   auto& m = figures.metrics;
   each(figures.step_seconds), each(figures.bytes_sent), each(figures.peak_activation_bytes);
+  each(figures.host_seconds);
   each(m.step), each(m.compute), each(m.communication), each(m.overlapped), each(m.exposed);
   each(m.idle_compute), each(m.skew), each(m.interior_communication), each(m.interior_exposed);
 }
@@ -20,7 +21,8 @@ void append(std::vector<double>& numbers, const StepResult& result) {
       .step_seconds = result.timeline.step_seconds,
       .metrics = measure_overlap(result.timeline),
       .bytes_sent = static_cast<double>(result.traffic.bytes_sent),
-      .peak_activation_bytes = static_cast<double>(result.peak_activation_bytes)};
+      .peak_activation_bytes = static_cast<double>(result.peak_activation_bytes),
+      .host_seconds = result.host_seconds};
   visit(figures, [&](const double& value) { numbers.push_back(value); });
 }
 
@@ -115,7 +117,7 @@ OverlapMetrics median_metrics(std::span<const std::vector<RankFigures>> rounds) 
   std::vector<OverlapMetrics> means;
   for (const auto& round : rounds) means.push_back(mean_metrics(round));
   OverlapMetrics median;
-  for (double OverlapMetrics::* const figure :
+  for (double OverlapMetrics::*const figure :
        {&OverlapMetrics::step, &OverlapMetrics::compute, &OverlapMetrics::communication,
         &OverlapMetrics::overlapped, &OverlapMetrics::exposed, &OverlapMetrics::idle_compute,
         &OverlapMetrics::skew, &OverlapMetrics::interior_communication,

@@ -1,0 +1,59 @@
+#!/usr/bin/env python3
+"""Prefill of a model of random weights with Hugging Face transformers, to measure farskip against: bf16, scaled-dot-product
+attention, grouped-GEMM experts, one GPU, the head on each sequence's last position. Prints one JSON line.
+
+  bench/transformers_prefill.py CONFIG.json [--layers N] [--batch 8] [--length 2048] [--repeat 7] [--compile]
+"""
+import argparse
+import json
+import statistics
+import time
+
+import torch
+import transformers
+
+
+def load(path, layers):
+    with open(path) as file:
+        fields = json.load(file)
+    for field in ("auto_map", "quantization_config"):
+        fields.pop(field, None)
+    config = transformers.AutoConfig.for_model(fields.pop("model_type"), **fields)
+    config.num_hidden_layers = layers or config.num_hidden_layers
+    config._attn_implementation, config._experts_implementation = "sdpa", "grouped_mm"
+    torch.set_default_dtype(torch.bfloat16)
+    with torch.device("cuda"):
+        return transformers.AutoModelForCausalLM.from_config(config).eval()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config")
+    parser.add_argument("--layers", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--length", type=int, default=2048)
+    parser.add_argument("--repeat", type=int, default=7)
+    parser.add_argument("--compile", action="store_true")
+    options = parser.parse_args()
+    model = load(options.config, options.layers)
+    run = torch.compile(model) if options.compile else model
+    ids = torch.randint(0, model.config.vocab_size, (options.batch, options.length), device="cuda")
+    seconds = []
+    with torch.inference_mode():
+        for _ in range(3 + options.repeat):
+            torch.cuda.synchronize()
+            start = time.perf_counter()
+            run(ids, use_cache=True, logits_to_keep=1)
+            torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - start)
+    seconds = sorted(seconds[3:])
+    median = statistics.median(seconds)
+    print(json.dumps({
+        "obtained": "measured", "program": "transformers " + transformers.__version__, "torch": torch.__version__,
+        "gpu": torch.cuda.get_device_name(), "compiled": options.compile, "layers": model.config.num_hidden_layers,
+        "tokens": options.batch * options.length, "step_seconds": median, "step_seconds_min": seconds[0],
+        "step_seconds_max": seconds[-1], "tokens_per_second": options.batch * options.length / median}))
+
+
+if __name__ == "__main__":
+    main()
