@@ -10,7 +10,7 @@
 namespace farskip {
 namespace {
 
-at::Tensor rows_of(int64_t rows, int64_t width) {
+at::Tensor numbered(int64_t rows, int64_t width) {
   return at::arange(rows * width, at::kFloat).view({rows, width});
 }
 
@@ -19,7 +19,7 @@ TEST(Loopback, EveryPeerSendsWhatThisRankSendsToItself) {
   EXPECT_EQ(group->rank(), 1);
   EXPECT_EQ(group->size(), 3);
   const std::vector<int64_t> sent = {4, 2, 1}, received = {2, 2, 2};
-  const at::Tensor in = rows_of(7, 5), out = at::empty({6, 5});
+  const at::Tensor in = numbered(7, 5), out = at::empty({6, 5});
   group->all_to_all(out, in, received, sent, 1).synchronize();
   for (int64_t peer = 0; peer < 3; ++peer) {
     EXPECT_TRUE(at::equal(out.narrow(0, 2 * peer, 2), in.narrow(0, 4, 2))) << peer;
@@ -31,7 +31,7 @@ TEST(Loopback, EveryPeerSendsWhatThisRankSendsToItself) {
 TEST(Loopback, CombineBringsOwnRowsHomeAndFillsTheRest) {
   const auto group = make_loopback_group({.ranks = 3, .rank = 1});
   const std::vector<int64_t> sent = {2, 2, 2}, received = {4, 2, 9};
-  const at::Tensor in = rows_of(6, 3), out = at::empty({15, 3});
+  const at::Tensor in = numbered(6, 3), out = at::empty({15, 3});
   group->all_to_all(out, in, received, sent, 1).synchronize();
   EXPECT_TRUE(at::equal(out.narrow(0, 4, 2), in.narrow(0, 2, 2)));
   EXPECT_TRUE(at::equal(out.narrow(0, 0, 4), in.narrow(0, 2, 4)));
@@ -42,8 +42,8 @@ TEST(Loopback, CombineBringsOwnRowsHomeAndFillsTheRest) {
 TEST(Loopback, TakesNoRowsAndOtherCollectives) {
   const auto group = make_loopback_group({.ranks = 2});
   const std::vector<int64_t> none = {0, 0}, some = {0, 3};
-  group->all_to_all(at::empty({0, 4}), rows_of(3, 4), none, some, 1).synchronize();
-  const at::Tensor x = rows_of(2, 4), sum = at::empty({2, 4}), all = at::empty({4, 4});
+  group->all_to_all(at::empty({0, 4}), numbered(3, 4), none, some, 1).synchronize();
+  const at::Tensor x = numbered(2, 4), sum = at::empty({2, 4}), all = at::empty({4, 4});
   group->all_reduce(sum, x, 2).synchronize();
   EXPECT_TRUE(at::equal(sum, x + x));
   group->all_gather(all, x, 3).synchronize();
@@ -57,7 +57,7 @@ TEST(Loopback, CutsWhatArrivesWithoutLosingARow) {
                         .rank = 1,
                         .size = 3,
                         .out = at::empty({16, 5}),
-                        .in = rows_of(7, 5),
+                        .in = numbered(7, 5),
                         .out_rows = received,
                         .in_rows = sent};
   const LoopbackCopies copies = loopback_copies(part);

@@ -15,6 +15,7 @@
 #include <thread>
 #include <vector>
 
+#include "farskip/base/error.h"
 #include "farskip/cuda/stream_gate.h"
 #include "fill_gpu.h"
 #include "gpu_test.h"
@@ -39,33 +40,39 @@ void load_fill_kernel(uint32_t* flags, const c10::Stream& stream) {
   flags[0] = flags[1] = 0;
 }
 
-TEST_F(Copies, CopyWhatTheyAreTold) {
+TEST_F(Copies, CopyTheRowsTheyAreTold) {
   const at::Tensor from = at::arange(1000, at::kInt).to(at::kCUDA);
   const at::Tensor to = at::empty({1000}, from.options()).zero_();
-  const TensorCopy copies[] = {{to.narrow(0, 0, 300), from.narrow(0, 500, 300)},
-                               {to.narrow(0, 300, 0), from.narrow(0, 3, 0)},
-                               {to.narrow(0, 400, 7), from.narrow(0, 1, 7)}};
-  const at::Tensor odd_from = at::arange(100 * 101, at::kInt).to(at::kCUDA).to(at::kByte);
+  const RowCopy copies[] = {{0, 500, 300}, {300, 3, 0}, {400, 1, 7}};
+  // Rows that begin at any byte, and more copies than a launch takes.
+  const at::Tensor odd_from =
+      at::arange(10100, at::kInt).to(at::kCUDA).to(at::kByte).view({100, 101});
   const at::Tensor odd_to = at::empty_like(odd_from);
-  std::vector<TensorCopy> many;
-  for (int64_t i = 0; i < 100; ++i) {
-    many.push_back({odd_to.narrow(0, i * 101, 101), odd_from.narrow(0, i * 101, 101)});
-  }
+  std::vector<RowCopy> many;
+  for (int64_t i = 0; i < 100; ++i) many.push_back({99 - i, i, 1});
   const c10::Stream stream = new_stream();
   cudaDeviceSynchronize();
   {
     const c10::StreamGuard guard(stream);
-    copy_beside_compute(copies);
-    copy_beside_compute({});
-    // Bytes that begin anywhere, and more copies than a launch takes.
-    copy_beside_compute(many);
+    copy_rows_beside_compute(to, from, copies);
+    copy_rows_beside_compute(to, from, {});
+    copy_rows_beside_compute(odd_to, odd_from, many);
   }
   cudaDeviceSynchronize();
-  EXPECT_TRUE(at::equal(odd_to, odd_from));
+  EXPECT_TRUE(at::equal(odd_to.flip(0), odd_from));
   const at::Tensor host = to.cpu();
   EXPECT_TRUE(at::equal(host.narrow(0, 0, 300), at::arange(500, 800, at::kInt)));
   EXPECT_TRUE(at::equal(host.narrow(0, 400, 7), at::arange(1, 8, at::kInt)));
   EXPECT_EQ(host.narrow(0, 300, 100).count_nonzero().item<int64_t>(), 0);
+}
+
+TEST_F(Copies, RefuseRowsThatAreNotThere) {
+  const at::Tensor x = at::empty({10, 4}, at::TensorOptions(at::kFloat).device(at::kCUDA));
+  const at::Tensor narrow = at::empty({10, 3}, x.options());
+  const RowCopy behind[] = {{0, 8, 3}}, before[] = {{-1, 0, 1}}, one[] = {{0, 0, 1}};
+  EXPECT_THROW(copy_rows_beside_compute(x, x, behind), Error);
+  EXPECT_THROW(copy_rows_beside_compute(x, x, before), Error);
+  EXPECT_THROW(copy_rows_beside_compute(narrow, x, one), Error);
 }
 
 // To hold a stream and to announce nothing of a multiprocessor is needed.

@@ -17,8 +17,7 @@ Timeline step_with(double shared_start, Timeline::Origin origin) {
   Timeline timeline;
   timeline.origin = origin;
   timeline.step_seconds = 1.0;
-  timeline.spans = {op(0, compute_span(0, 0.2)),
-                    op(1, communication_span(0.2, 0.5, "dispatch")),
+  timeline.spans = {op(0, compute_span(0, 0.2)), op(1, communication_span(0.2, 0.5, "dispatch")),
                     op(2, compute_span(shared_start, shared_start + 0.3)),
                     op(3, compute_span(0.8, 1.0))};
   return timeline;

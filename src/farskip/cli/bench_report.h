@@ -41,8 +41,8 @@ struct Bench {
   TokenBatch tokens;
 };
 
-// Prints what was measured, as a table or as JSON, and writes traces if they were asked for. `link`:
-// the emulated one, or null; `seen`: what it and real paths carried.
+// Prints what was measured, as a table or as JSON, and writes traces if they were asked for.
+// `link`: the emulated one, or null; `seen`: what it and real paths carried.
 void report_results(const BenchOptions& options, const Bench& bench, const Comparison& comparison,
                     const LinkOptions* link, const std::optional<LinkReport>& seen);
 

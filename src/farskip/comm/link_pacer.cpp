@@ -35,8 +35,8 @@ LinkPacer::~LinkPacer() {
 
 void LinkPacer::begin(const c10::Stream& stream) {
   const Point point{.begins = true, .number = next(begun_)};
-  gate_.announce(stream, point.number);
   add(point);
+  gate_.announce(stream, point.number);
 }
 
 void LinkPacer::hold(const c10::Stream& stream, double seconds) {
@@ -53,7 +53,7 @@ void LinkPacer::release_all() noexcept {
 void LinkPacer::add(const Point& point) {
   const std::lock_guard lock(mutex_);
   points_.push_back(point);
-  changed_.notify_all();
+  if (waiting_) changed_.notify_all();
 }
 
 void LinkPacer::run() {
@@ -63,7 +63,9 @@ void LinkPacer::run() {
     std::optional<Point> point;
     {
       std::unique_lock lock(mutex_);
+      waiting_ = true;
       changed_.wait(lock, [&] { return stopping_ || !points_.empty(); });
+      waiting_ = false;
       if (stopping_) return;
       point = points_.front();
       points_.pop_front();

@@ -49,7 +49,7 @@ class LinkPacer {
   std::mutex mutex_;  // guards the rest
   std::condition_variable changed_;
   std::deque<Point> points_;
-  bool stopping_ = false;
+  bool stopping_ = false, waiting_ = false;
 
   std::thread thread_;  // last: starts when everything else is there
 };

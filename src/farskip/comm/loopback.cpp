@@ -67,7 +67,8 @@ class LoopbackGroup final : public Group, public LinkBearer {
   void copy_rows(const Collective& part, std::span<const RowCopy> copies) const;
   void copy_paced(const Collective& part, const std::vector<RowCopy>& copies, double seconds);
   void cross(const Collective& part, const std::vector<RowCopy>& copies, double seconds);
-  void copy_across(const at::Tensor& to, const at::Tensor& from) const;
+  void copy_across(const at::Tensor& to, const at::Tensor& from,
+                   std::span<const RowCopy> copies) const;
 
   const LoopbackOptions options_;
   const std::shared_ptr<LoopbackStatus> status_;
@@ -162,12 +163,10 @@ void LoopbackGroup::all_to_all(const Collective& part, double seconds) {
 }
 
 void LoopbackGroup::copy_rows(const Collective& part, std::span<const RowCopy> copies) const {
-  std::vector<cuda::TensorCopy> batch;
+  if (device().is_cuda()) return cuda::copy_rows_beside_compute(part.out, part.in, copies);
   for (const RowCopy& c : copies) {
-    batch.push_back({part.out.narrow(0, c.to, c.rows), part.in.narrow(0, c.from, c.rows)});
+    copy(part.out.narrow(0, c.to, c.rows), part.in.narrow(0, c.from, c.rows));
   }
-  if (device().is_cuda()) return cuda::copy_beside_compute(batch);
-  for (const cuda::TensorCopy& c : batch) copy(c.to, c.from);
 }
 
 // Of the rows that arrive, as many as a part of them should have.
@@ -190,9 +189,10 @@ void LoopbackGroup::copy_paced(const Collective& part, const std::vector<RowCopy
   }
 }
 
-void LoopbackGroup::copy_across(const at::Tensor& to, const at::Tensor& from) const {
-  if (beyond_.is_cpu()) return copy(to, from);
-  cuda::copy_between_devices(to, from, device());
+void LoopbackGroup::copy_across(const at::Tensor& to, const at::Tensor& from,
+                                std::span<const RowCopy> copies) const {
+  if (!beyond_.is_cpu()) return cuda::copy_rows_between_devices(to, from, copies, device());
+  for (const RowCopy& c : copies) copy(to.narrow(0, c.to, c.rows), from.narrow(0, c.from, c.rows));
 }
 
 // Each part leaves on the group's stream and comes back on another one, so that both directions of
@@ -219,17 +219,16 @@ void LoopbackGroup::cross(const Collective& part, const std::vector<RowCopy>& co
       const double share = static_cast<double>(at) / static_cast<double>(rows);
       pacer_->hold(stream_, latency + (seconds - latency) * share * spread);
     }
-    int64_t there = at;
+    std::vector<RowCopy> leaving, returning;
     for (const RowCopy& c : rows_together) {
-      copy_across(beyond.narrow(0, there, c.rows), part.in.narrow(0, c.from, c.rows));
-      there += c.rows;
-    }
-    Event::record(stream_).block(incoming_);
-    const c10::OptionalStreamGuard guard(incoming_);
-    for (const RowCopy& c : rows_together) {
-      copy_across(part.out.narrow(0, c.to, c.rows), beyond.narrow(0, at, c.rows));
+      leaving.push_back({at, c.from, c.rows});
+      returning.push_back({c.to, at, c.rows});
       at += c.rows;
     }
+    copy_across(beyond, part.in, leaving);
+    Event::record(stream_).block(incoming_);
+    const c10::OptionalStreamGuard guard(incoming_);
+    copy_across(part.out, beyond, returning);
   }
   Event::record(incoming_).block(stream_);
 }

@@ -4,13 +4,12 @@
 #include <vector>
 
 #include "farskip/comm/collective.h"
+#include "farskip/cuda/copy.h"
 
 namespace farskip {
 
-// Rows [from, from + rows) of a collective's input to rows [to, to + rows) of its output.
-struct RowCopy {
-  int64_t to = 0, from = 0, rows = 0;
-};
+// Of rows of a collective's input to rows of its output.
+using cuda::RowCopy;
 
 // What an all_to_all brings a rank whose peers are taken to send what it sends to itself: its own
 // rows of the input, and further ones behind them (from the start again behind the end) where more

@@ -12,26 +12,51 @@
 
 namespace farskip::cuda {
 
-void copy_beside_compute(std::span<const TensorCopy> copies) {
-  CopyBatch batch;
-  const auto flush = [&] {
-    if (batch.count == 0) return;
-    const c10::cuda::CUDAGuard guard(copies[0].to.device());
-    launch_copies(batch, stream_of(copies[0].to));
-    batch = {};
+namespace {
+
+// Bytes of a row of both. Throws Error if tensors or copies do not fit.
+int64_t checked_row_bytes(const at::Tensor& to, const at::Tensor& from,
+                          std::span<const RowCopy> copies) {
+  require_contiguous(to, "copy target");
+  require_contiguous(from, "copy source");
+  const auto row_bytes = [](const at::Tensor& tensor) {
+    const int64_t rows = tensor.dim() > 0 ? tensor.size(0) : 0;
+    return rows > 0 ? static_cast<int64_t>(tensor.nbytes()) / rows : 0;
   };
-  for (const TensorCopy& copy : copies) {
-    require_on_gpu(copy.to, copy.from.sizes(), copy.from.scalar_type(), "copy target");
-    require_contiguous(copy.to, "copy target");
-    require_contiguous(copy.from, "copy source");
-    require_one_device("copy_beside_compute", {copies[0].to, copy.to, copy.from});
-    if (copy.to.nbytes() == 0) continue;
-    batch.copies[batch.count++] = {.to = static_cast<char*>(copy.to.mutable_data_ptr()),
-                                   .from = static_cast<const char*>(copy.from.const_data_ptr()),
-                                   .bytes = static_cast<int64_t>(copy.to.nbytes())};
-    if (batch.count == max_copies) flush();
+  for (const RowCopy& copy : copies) {
+    const bool inside = copy.rows >= 0 && copy.to >= 0 && copy.from >= 0 &&
+                        copy.to + copy.rows <= to.size(0) && copy.from + copy.rows <= from.size(0);
+    if (inside && (copy.rows == 0 || row_bytes(to) == row_bytes(from))) continue;
+    throw Error("rows do not fit a copy",
+                {.where = "copy of " + std::to_string(copy.rows) + " rows",
+                 .expected = std::to_string(from.size(0)) + " rows of " +
+                             std::to_string(row_bytes(from)) + " bytes",
+                 .found = std::to_string(to.size(0)) + " rows of " + std::to_string(row_bytes(to)) +
+                          " bytes"});
   }
-  flush();
+  return row_bytes(to);
+}
+
+}  // namespace
+
+void copy_rows_beside_compute(const at::Tensor& to, const at::Tensor& from,
+                              std::span<const RowCopy> copies) {
+  require_one_device("copy_rows_beside_compute", {to, from});
+  const int64_t row = checked_row_bytes(to, from, copies);
+  auto* const target = static_cast<char*>(to.mutable_data_ptr());
+  const auto* const source = static_cast<const char*>(from.const_data_ptr());
+  const c10::cuda::CUDAGuard guard(to.device());
+  CopyBatch batch;
+  for (const RowCopy& copy : copies) {
+    if (copy.rows == 0) continue;
+    batch.copies[batch.count++] = {
+        .to = target + copy.to * row, .from = source + copy.from * row, .bytes = copy.rows * row};
+    if (batch.count == max_copies) {
+      launch_copies(batch, stream_of(to));
+      batch.count = 0;
+    }
+  }
+  if (batch.count > 0) launch_copies(batch, stream_of(to));
 }
 
 void connect_devices(at::Device a, at::Device b) {
@@ -54,21 +79,20 @@ void connect_devices(at::Device a, at::Device b) {
   }
 }
 
-void copy_between_devices(const at::Tensor& to, const at::Tensor& from, at::Device device) {
-  require_contiguous(to, "copy target");
-  require_contiguous(from, "copy source");
-  if (to.nbytes() != from.nbytes() || (to.device() != device && from.device() != device)) {
-    throw Error("tensors do not fit a copy between devices",
-                {.expected = std::to_string(from.nbytes()) + " bytes, one end on " + device.str(),
-                 .found = std::to_string(to.nbytes()) + " bytes, from " + from.device().str() +
-                          " to " + to.device().str()});
-  }
-  if (to.nbytes() == 0) return;
+void copy_rows_between_devices(const at::Tensor& to, const at::Tensor& from,
+                               std::span<const RowCopy> copies, at::Device device) {
+  const int64_t row = checked_row_bytes(to, from, copies);
+  auto* const target = static_cast<char*>(to.mutable_data_ptr());
+  const auto* const source = static_cast<const char*>(from.const_data_ptr());
   const c10::cuda::CUDAGuard guard(device);
-  check_call(cudaMemcpyPeerAsync(to.mutable_data_ptr(), to.device().index(), from.const_data_ptr(),
-                                 from.device().index(), to.nbytes(),
-                                 c10::cuda::getCurrentCUDAStream(device.index()).stream()),
-             "cudaMemcpyPeerAsync");
+  const cudaStream_t stream = c10::cuda::getCurrentCUDAStream(device.index()).stream();
+  for (const RowCopy& copy : copies) {
+    if (copy.rows == 0) continue;
+    check_call(
+        cudaMemcpyPeerAsync(target + copy.to * row, to.device().index(), source + copy.from * row,
+                            from.device().index(), static_cast<size_t>(copy.rows * row), stream),
+        "cudaMemcpyPeerAsync");
+  }
 }
 
 }  // namespace farskip::cuda

@@ -2,27 +2,31 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
 #include <span>
 
 namespace farskip::cuda {
 
-struct TensorCopy {
-  at::Tensor to,
-      from;  // contiguous, of as many bytes, on one GPU; copies must not depend on others
+// Rows [from, from + rows) of one tensor to rows [to, to + rows) of another.
+struct RowCopy {
+  int64_t to = 0, from = 0, rows = 0;
 };
 
-// Queues the copies on the current stream, so that they run beside large kernels and hardly slow
-// them. CUDA's own copies within a device are kernels that fill it and so wait for others to end;
-// this one has blocks of one warp, 32 registers a thread and no shared memory, two a
-// multiprocessor, which fit beside a GEMM that leaves a little. The host does not wait. Throws
-// Error if tensors do not fit or the launch fails, UnsupportedError in a build without CUDA.
-void copy_beside_compute(std::span<const TensorCopy> copies);
+// Queues copies of rows between contiguous tensors of one GPU, with rows of as many bytes, on the
+// calling thread's current stream of that GPU, so that they run beside large kernels and hardly
+// slow them. CUDA's own copies within a device are kernels that fill it and so wait for others to
+// end; this one has blocks of one warp, 32 registers a thread and no shared memory, two a
+// multiprocessor. Copies must not depend on each other. The host does not wait. Throws Error if
+// tensors or rows do not fit or the launch fails, UnsupportedError in a build without CUDA.
+void copy_rows_beside_compute(const at::Tensor& to, const at::Tensor& from,
+                              std::span<const RowCopy> copies);
 
 // Lets the two GPUs reach each other's memory. Throws UnsupportedError if they can not.
 void connect_devices(at::Device a, at::Device b);
 
-// Queues a copy between tensors of two connected GPUs on the calling thread's current stream of
-// `device`, one of them: copy engines carry it out. Contiguous, of as many bytes.
-void copy_between_devices(const at::Tensor& to, const at::Tensor& from, at::Device device);
+// The same between tensors of two connected GPUs, on the current stream of `device`, one of them:
+// copy engines carry it out.
+void copy_rows_between_devices(const at::Tensor& to, const at::Tensor& from,
+                               std::span<const RowCopy> copies, at::Device device);
 
 }  // namespace farskip::cuda

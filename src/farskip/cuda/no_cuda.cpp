@@ -40,11 +40,14 @@ void StreamGate::raise(uint32_t) noexcept {}
 void StreamGate::announce(const c10::Stream&, uint32_t) const { refuse("announce"); }
 uint32_t StreamGate::announced() const noexcept { return 0; }
 
-void copy_beside_compute(std::span<const TensorCopy>) { refuse("copy_beside_compute"); }
+void copy_rows_beside_compute(const at::Tensor&, const at::Tensor&, std::span<const RowCopy>) {
+  refuse("copy_rows_beside_compute");
+}
 
 void connect_devices(at::Device, at::Device) { refuse("connect_devices"); }
-void copy_between_devices(const at::Tensor&, const at::Tensor&, at::Device) {
-  refuse("copy_between_devices");
+void copy_rows_between_devices(const at::Tensor&, const at::Tensor&, std::span<const RowCopy>,
+                               at::Device) {
+  refuse("copy_rows_between_devices");
 }
 
 ExpertOrder order_by_expert(const at::Tensor&, int64_t) { refuse("order_by_expert"); }

@@ -4,9 +4,18 @@
 
 namespace farskip {
 
+struct MemoryOptions {
+  bool at_bound = false;  // sizes at their bounds, else at the expected ones
+  // As on a device, where the host launches compute ops behind a collective whose sizes it does not
+  // know yet, as far as they do not wait for it, and frees in the schedule's order. How far it gets
+  // is a matter of time; here it always gets as far as it can.
+  bool runs_ahead = false;
+};
+
 // Most bytes of activations alive at once when the schedule runs: outputs are allocated at launch
-// (a part allocates the whole it lies in) and freed by free_after. At expected sizes, or at bounds.
-double peak_activation_bytes(const Graph& graph, const Schedule& schedule, bool at_bound = false);
+// (a part allocates the whole it lies in) and freed by free_after.
+double peak_activation_bytes(const Graph& graph, const Schedule& schedule,
+                             const MemoryOptions& options = {});
 
 // Bytes of all parameters of one rank at expected sizes.
 double parameter_bytes(const Graph& graph);
