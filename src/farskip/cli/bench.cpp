@@ -13,6 +13,7 @@
 #include "farskip/base/table.h"
 #include "farskip/cli/cells.h"
 #include "farskip/cli/commands.h"
+#include "farskip/cli/dispatch.h"
 #include "farskip/cli/machine.h"
 #include "farskip/cli/transport.h"
 #include "farskip/comm/throttled.h"
@@ -40,6 +41,7 @@ struct BenchOptions {
   bool two_batch = false;
   std::vector<int> chunks = {1}, pieces = {1};
   std::vector<std::string> routing = {"model"};
+  DispatchOptions dispatch;
   std::string dtype = "float32";
   int repeat = 5, warm_up = 1;
   uint64_t seed = 1;
@@ -143,6 +145,8 @@ ComparisonOptions comparison_options(const BenchOptions& options) {
                                .repeat = options.repeat,
                                .warm_up = options.warm_up,
                                .threads = options.transport.threads};
+  comparison.dispatch = options.dispatch.dispatch();
+  comparison.fp8_wire = options.dispatch.fp8();
   comparison.dtype = options.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
   if (options.routing[0] == "balanced") comparison.routing = RoutingMode::balanced;
   if (options.routing[0] == "replay") comparison.routing = RoutingMode::replay;
@@ -270,6 +274,8 @@ void print_json(const BenchOptions& options, const Bench& bench, const Compariso
                                 {"tokens_per_rank", options.tokens},
                                 {"dtype", options.dtype},
                                 {"routing", options.routing[0]},
+                                {"dispatch", options.dispatch.form},
+                                {"wire", options.dispatch.wire},
                                 {"repeat", options.repeat},
                                 {"contention_compute", comparison.contention.compute},
                                 {"contention_communication", comparison.contention.communication},
@@ -284,7 +290,8 @@ void print_json(const BenchOptions& options, const Bench& bench, const Compariso
 void print_head(const BenchOptions& options, const Bench& bench, const LinkOptions* link) {
   std::cout << "measured: " << bench.model.name << ", " << bench.model.layer_count() << " layers, "
             << options.ranks << " " << options.transport.name << " ranks x " << options.tokens
-            << " tokens, " << options.dtype << ", routing " << options.routing[0] << ", weights "
+            << " tokens, " << options.dtype << ", routing " << options.routing[0] << ", "
+            << options.dispatch.describe() << ", weights "
             << (options.random_weights ? "random" : "of the checkpoint") << ", median of "
             << options.repeat << " rounds\n";
   if (link) {
@@ -427,6 +434,7 @@ void add_work_options(CLI::App& command, BenchOptions& o) {
                   "model, balanced (every expert as many rows), or replay FILE")
       ->expected(1, 2)
       ->capture_default_str();
+  add_dispatch_options(command, o.dispatch);
   command.add_option("--seed", o.seed, "of random weights and tokens")->capture_default_str();
 }
 
