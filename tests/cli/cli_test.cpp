@@ -1,3 +1,4 @@
+#include <ATen/ops/allclose.h>
 #include <ATen/ops/equal.h>
 #include <gtest/gtest.h>
 #include <sys/wait.h>
@@ -92,6 +93,34 @@ TEST_F(Cli, LogitsAreTheSameToTheBitHoweverTheyAreScheduled) {
       0);
   const SafetensorsFile a(path("a.safetensors")), b(path("b.safetensors"));
   EXPECT_TRUE(at::equal(a.view("logits"), b.view("logits")));
+}
+
+TEST_F(Cli, DispatchFormAndWireAreChosenByFlags) {
+  const std::string base =
+      "logits " + fixtures + "deepseek_v2 --tokens " + fixtures + "deepseek_v2/golden.safetensors ";
+  const auto run = [&](const std::string& flags) {
+    const std::string out = path("logits.safetensors");
+    EXPECT_EQ(farskip(base + flags + " --output " + out).status, 0) << flags;
+    return SafetensorsFile(out).view("logits").clone();
+  };
+  const auto logits = [&](const std::string& flags) { return run("--ranks 2 " + flags); };
+  const auto alone = [&](const std::string& flags) { return run("--ranks 1 " + flags); };
+  const at::Tensor plain = logits(""), per_rank = logits("--dispatch per-rank");
+  EXPECT_TRUE(at::equal(per_rank, logits("--dispatch per-rank --expert-chunks 2 --chaos 1")));
+  EXPECT_TRUE(at::allclose(per_rank, plain, 1e-4, 1e-5));
+  EXPECT_FALSE(at::equal(plain, logits("--wire fp8")));
+  EXPECT_TRUE(at::equal(alone("--dispatch per-rank --wire fp8"), alone("")));
+  EXPECT_EQ(farskip(base + "--dispatch per-node --output " + path("x")).status, 2);
+  EXPECT_EQ(farskip(base + "--wire fp4 --output " + path("x")).status, 2);
+
+  const Output bench = farskip("bench " + fixtures +
+                               "deepseek_v2 --ranks 2 --tokens-per-rank 32 --dispatch per-rank "
+                               "--wire fp8 --expert-chunks 1,2 --repeat 1 --json");
+  ASSERT_EQ(bench.status, 0);
+  const auto json = nlohmann::json::parse(bench.text);
+  EXPECT_EQ(json.at("dispatch"), "per-rank");
+  EXPECT_EQ(json.at("wire"), "fp8");
+  EXPECT_TRUE(json.at("bits_equal"));
 }
 
 TEST_F(Cli, LogitsLeaveNothingBehindOnFailure) {

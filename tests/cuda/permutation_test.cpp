@@ -7,10 +7,13 @@
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
+#include <cmath>
 #include <vector>
 
 #include "farskip/base/error.h"
+#include "farskip/nn/packets.h"
 #include "farskip/nn/permutation.h"
+#include "farskip/nn/quantize.h"
 #include "farskip/nn/router.h"
 #include "gpu_test.h"
 
@@ -19,7 +22,6 @@ namespace {
 
 using CudaPermute = GpuTest;
 using CudaUnpermute = GpuTest;
-using CudaSumSlots = GpuTest;
 
 constexpr at::ScalarType dtypes[] = {at::kFloat, at::kBFloat16};
 constexpr int64_t widths[] = {1, 7, 8, 40, 130, 1024, 2048, 7168};
@@ -108,6 +110,48 @@ TEST_F(CudaPermute, QuantizesBlocksToFp8) {
   }
 }
 
+// As packets hold them: values, then scales, then more.
+TEST_F(CudaPermute, QuantizesToAndFromRowsThatLieApart) {
+  for (const at::ScalarType dtype : dtypes) {
+    for (const int64_t width : {128, 640, 7168}) {
+      const int64_t bytes = width + width / 32 + 64;
+      const PacketLayout layout{.width = width, .scaled = true};
+      at::Tensor x = random({21, width}, 1, dtype);
+      x.select(0, 3).zero_();
+      const auto packed = [&](const at::Tensor& rows) {
+        const at::Tensor packets =
+            at::full({21, (bytes + 15) / 16 * 16}, 0x55, rows.options().dtype(at::kByte));
+        const at::Tensor own = packets.narrow(1, 0, layout.bytes());
+        quantize_out(packet_values(own, layout, dtype), packet_scales(own, layout), rows);
+        return packets;
+      };
+      const at::Tensor found = packed(on_gpu(x)), expected = packed(x);
+      const int64_t differ = (found.cpu() != expected).sum().item<int64_t>();
+      EXPECT_LT(differ, 1 + found.numel() / 500);  // a rounding of x / scale in a thousand
+      const at::Tensor own = found.narrow(1, 0, layout.bytes());
+      EXPECT_TRUE(same(unpack_rows(own, layout, dtype), unpack_rows(own.cpu(), layout, dtype)));
+    }
+  }
+}
+
+TEST_F(CudaPermute, SlotsWithoutARowAndOutputsThatLieApart) {
+  for (const at::ScalarType dtype : dtypes) {
+    for (const int64_t width : {8, 30, 2048}) {
+      const at::Tensor x = random({3, width}, 1, dtype);
+      const at::Tensor inverse = at::tensor({2, -1, -1, -1, 0, 3}, at::kLong);
+      const at::Tensor expected = at::zeros({4, width + 24}, dtype);
+      permute_by_inverse_out(expected.narrow(1, 8, width), x, inverse, 2);
+      const at::Tensor out = on_gpu(at::zeros({4, width + 24}, dtype));
+      cuda::permute_by_inverse_out(out.narrow(1, 8, width), on_gpu(x), on_gpu(inverse), 2);
+      EXPECT_TRUE(same(out, expected)) << width;
+      const at::Tensor order = at::tensor({5, 0, 1, 3}, at::kLong);
+      permute_out(expected.narrow(1, 16, width), x, order, 2);
+      cuda::permute_out(out.narrow(1, 16, width), on_gpu(x), on_gpu(order), 2);
+      EXPECT_TRUE(same(out, expected)) << width;
+    }
+  }
+}
+
 TEST_F(CudaPermute, RefusesWhatDoesNotFit) {
   const at::Tensor x = at::ones({2, 8}, at::kCUDA), out = at::ones({4, 8}, at::kCUDA);
   const at::Tensor order = at::arange(4, at::TensorOptions(at::kCUDA).dtype(at::kLong));
@@ -133,6 +177,23 @@ TEST_F(CudaUnpermute, HasTheBitsOfTheCpu) {
               << top_k << " of " << tokens << " x " << width;
         }
       }
+    }
+  }
+}
+
+TEST_F(CudaUnpermute, SlotsWithoutARowAddNothing) {
+  for (const at::ScalarType dtype : dtypes) {
+    for (const int top_k : {1, 2, 5, 8, 32}) {
+      const Case c = make_case(25, 40, top_k);
+      const at::Tensor rows = random({25 * top_k, 136}, 5, dtype);
+      rows[0].fill_(INFINITY);
+      at::Tensor inverse = c.plan.inverse.clone();
+      inverse.masked_fill_((at::arange(25 * top_k) % 3 == 1).logical_or(inverse == 0), -1);
+      const std::vector<at::Tensor> chunks = {on_gpu(rows.narrow(0, 0, 7)),
+                                              on_gpu(rows.narrow(0, 7, 25 * top_k - 7))};
+      const at::Tensor out = poisoned({25, 136}, dtype);
+      cuda::unpermute_out(out, chunks, on_gpu(inverse), on_gpu(c.routing.weights));
+      EXPECT_TRUE(same(out, unpermute(rows, inverse, c.routing.weights))) << top_k;
     }
   }
 }
@@ -177,26 +238,6 @@ TEST_F(CudaUnpermute, RefusesWhatDoesNotFit) {
   EXPECT_THROW(cuda::unpermute_out(out, chunks, inverse.narrow(0, 0, 3), weights), Error);
   EXPECT_THROW(cuda::unpermute_out(out, chunks, inverse, weights.to(at::kDouble)), Error);
   EXPECT_THROW(cuda::unpermute_out(out.narrow(0, 0, 1), chunks, inverse, weights), Error);
-}
-
-TEST_F(CudaSumSlots, SumsEachRowsSlotsInOrder) {
-  const at::Tensor starts = at::tensor({0, 3, 3, 4, 13, 15}, at::kLong);
-  const at::Tensor index = at::tensor({9, 2, 4, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 3, 3}, at::kLong);
-  const at::Tensor weights = random({15}, 3);
-  for (const at::ScalarType dtype : dtypes) {
-    for (const int64_t width : widths) {
-      const at::Tensor rows = random({10, width}, 4, dtype);
-      at::Tensor expected = at::zeros({5, width});
-      for (int64_t row = 0; row < 5; ++row) {
-        for (int64_t s = starts[row].item<int64_t>(); s < starts[row + 1].item<int64_t>(); ++s) {
-          expected[row] += rows[index[s].item<int64_t>()].to(at::kFloat) * weights[s];
-        }
-      }
-      const at::Tensor out = poisoned({5, width}, dtype);
-      cuda::sum_slots_out(out, on_gpu(rows), on_gpu(index), on_gpu(weights), on_gpu(starts));
-      EXPECT_TRUE(same(out, expected.to(dtype))) << width;
-    }
-  }
 }
 
 }  // namespace

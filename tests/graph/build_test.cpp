@@ -96,12 +96,25 @@ TEST(Build, HashTellsStructureButNotExpectedSizes) {
   EXPECT_NE(hash, forward(model, "farskip", bf16_step(8, 100, 50)).hash());
 }
 
+// A single rank dispatches nothing, so neither the form nor the wire shows.
+TEST(Build, ASingleRankHasOneDispatchForm) {
+  const ModelConfig model = moe_layers("deepseek-v3", 2);
+  StepSpec spec = bf16_step(1, 1024, 512);
+  const uint64_t hash = forward(model, "farskip", spec).hash();
+  spec.dispatch = DispatchForm::per_rank;
+  spec.wire = DType::float8_e4m3;
+  EXPECT_EQ(forward(model, "farskip", spec).hash(), hash);
+}
+
 TEST(Build, RefusesWhatDoesNotFit) {
   const ModelConfig model = moe_layers("mixtral-8x7b", 2);
   const Connectivity other = Connectivity::preset("farskip", moe_layers("mixtral-8x7b", 3).layers);
   EXPECT_THROW(build_forward(model, other, bf16_step(2, 8, 4)), GraphError);
   EXPECT_THROW(forward(model, "farskip", bf16_step(9, 8, 4)), GraphError);
   EXPECT_THROW(forward(model, "farskip", bf16_step(0, 8, 4)), GraphError);
+  StepSpec narrow = bf16_step(2, 8, 4);
+  narrow.wire = DType::float16;
+  EXPECT_THROW(forward(model, "farskip", narrow), GraphError);
 }
 
 TEST(Build, EveryShippedModelBuildsInBothForms) {

@@ -87,9 +87,11 @@ TEST(Cost, BytesOnTheWireMatchTheWorkedExamples) {
   const DType bf16 = DType::bfloat16, fp8 = DType::float8_e4m3;
   EXPECT_NEAR(bytes(8, expert, bf16, free, OpKind::dispatch), 100352, 1);
   EXPECT_NEAR(bytes(32, expert, bf16, free, OpKind::combine), 111104, 1);
-  EXPECT_NEAR(bytes(8, rank, fp8, free, OpKind::dispatch), 34246, 1);
+  EXPECT_NEAR(bytes(8, expert, fp8, free, OpKind::dispatch), 8 * 7392 * 7.0 / 8, 1);
+  // Beside each of 5.295 and 7.267 per-rank rows travel 8 experts and weights, 64 bytes.
+  EXPECT_NEAR(bytes(8, rank, fp8, free, OpKind::dispatch), 34246 + 5.295 * 64 * 7 / 8, 1);
   EXPECT_NEAR(bytes(8, rank, fp8, free, OpKind::combine), 66416, 1);
-  EXPECT_NEAR(bytes(32, rank, fp8, free, OpKind::dispatch), 52038, 1);
+  EXPECT_NEAR(bytes(32, rank, fp8, free, OpKind::dispatch), 52038 + 7.267 * 64 * 31 / 32, 1);
   EXPECT_NEAR(bytes(32, rank, fp8, free, OpKind::combine), 100921, 1);
   // Group-limited: 3.63 and 6.60 distinct ranks.
   EXPECT_NEAR(bytes(8, rank, bf16, limited, OpKind::combine), 3.63 * 14336 * 7 / 8, 40);
@@ -105,8 +107,33 @@ TEST(Cost, ChunksKeepTotalFlopsAndBytes) {
     const Graph whole = forward(model, "farskip", spec);
     const Graph cut = pieces(expert_chunks(whole, 4), 3);
     EXPECT_NEAR(total_cost(cut).flops / total_cost(whole).flops, 1, 1e-9);
-    EXPECT_NEAR(total_cost(cut).bytes_sent / total_cost(whole).bytes_sent, 1, 1e-9);
+    // Per-rank counts are told for every chunk: a few bytes.
+    const double tolerance = form == DispatchForm::per_rank ? 2e-6 : 1e-9;
+    EXPECT_NEAR(total_cost(cut).bytes_sent / total_cost(whole).bytes_sent, 1, tolerance);
   }
+}
+
+// What is received goes to its experts, and what they make of it into the sums, once, in however
+// many chunks.
+TEST(Cost, PerRankRowsAreArrangedAndWeighedOnce) {
+  const ModelConfig model = moe_layers("deepseek-v3", 1);
+  StepSpec spec = bf16_step(8, 4096, 2048);
+  spec.dispatch = DispatchForm::per_rank;
+  spec.routing = RoutingMode::balanced;
+  const Graph whole = forward(model, "farskip", spec);
+  const auto bytes = [](const Graph& graph, OpKind kind) {
+    double sum = 0;
+    for (const Op& op : graph.ops()) {
+      if (op.kind == kind) sum += cost_of(graph, op).bytes_moved;
+    }
+    return sum;
+  };
+  const double row = 7168 * 2, packet = row + 64, tokens = 4096, copies = 5.295;
+  EXPECT_NEAR(bytes(whole, OpKind::arrange) / (tokens * (copies * packet + 8 * row)), 1, 0.01);
+  EXPECT_NEAR(bytes(whole, OpKind::weigh) / (tokens * (8 + copies) * row), 1, 0.01);
+  const Graph cut = expert_chunks(whole, 4);
+  EXPECT_NEAR(bytes(cut, OpKind::weigh) / bytes(whole, OpKind::weigh), 1, 0.01);
+  EXPECT_LT(bytes(cut, OpKind::arrange), 1.25 * bytes(whole, OpKind::arrange));
 }
 
 TEST(Cost, ReplicatedStepReducesWholeRows) {

@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
+#include <vector>
+
 #include "farskip/base/error.h"
 #include "models.h"
 
@@ -30,6 +33,37 @@ TEST(Rewrite, ChunksSplitTheRoutedPathAndKeepBits) {
   EXPECT_EQ(count(cut, OpKind::combine), 12);
   EXPECT_EQ(count(cut, OpKind::counts), 3);
   EXPECT_EQ(count(cut, OpKind::unpermute), 3);
+}
+
+// A per-rank row travels with the first chunk that needs it and returns with the last, so a chunk's
+// experts and sums read what came and was computed before.
+TEST(Rewrite, PerRankChunksReadTheChunksBeforeThem) {
+  StepSpec spec = bf16_step(8, 4096, 2048);
+  spec.dispatch = DispatchForm::per_rank;
+  const Graph cut = expert_chunks(forward(moe_layers("deepseek-v3", 2), "farskip", spec), 4);
+  EXPECT_TRUE(cut.keeps_bits());
+  std::map<OpKind, std::vector<double>> rows;
+  for (const Op& op : cut.ops()) {
+    const size_t so_far = op.attributes.chunk + 1;
+    if (op.kind == OpKind::arrange) {
+      EXPECT_EQ(op.inputs.size(), 1 + so_far);
+    }
+    if (op.kind == OpKind::weigh) {
+      EXPECT_EQ(op.inputs.size(), 2 + so_far);
+    }
+    if (op.kind == OpKind::plan) {
+      EXPECT_EQ(cut.value(op.outputs[2]).shape[1].size, 3 * 4);
+    }
+    if (op.attributes.layer == 1) {
+      rows[op.kind].push_back(cut.expected(cut.value(op.outputs[0]).shape[0]));
+    }
+  }
+  EXPECT_EQ(rows[OpKind::dispatch].size(), 4u);
+  for (size_t c = 1; c < 4; ++c) {
+    EXPECT_LT(rows[OpKind::dispatch][c], rows[OpKind::dispatch][c - 1]);
+    EXPECT_GT(rows[OpKind::combine][c], rows[OpKind::combine][c - 1]);
+    EXPECT_DOUBLE_EQ(rows[OpKind::experts][c], rows[OpKind::experts][0]);
+  }
 }
 
 TEST(Rewrite, PiecesCutLargeOpsAndJoinThem) {

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <tuple>
 
 #include "farskip/io/safetensors.h"
 #include "launch.h"
@@ -64,9 +65,11 @@ Words operator+(Words words, const Words& more) {
 }
 
 TEST_F(MpiCommands, AreTheBitsOfLocalRanks) {
-  const Words form = {"--connectivity", "farskip", "--expert-chunks", "2"};
-  const std::vector<std::pair<size_t, std::string>> cases = {{2, "mixtral"}, {4, "deepseek_v2"}};
-  for (const auto& [ranks, family] : cases) {
+  const Words plain = {"--connectivity", "farskip", "--expert-chunks", "2"};
+  const Words per_rank = plain + Words{"--dispatch", "per-rank", "--wire", "fp8"};
+  const std::vector<std::tuple<size_t, std::string, Words>> cases = {
+      {2, "mixtral", plain}, {4, "deepseek_v2", plain}, {3, "deepseek_v2", per_rank}};
+  for (const auto& [ranks, family, form] : cases) {
     std::string local = std::string(FARSKIP_BINARY) + " logits " + fixtures + family + " --ranks " +
                         std::to_string(ranks) + " --output " + path("local.safetensors");
     for (const std::string& word : golden(family) + form) local += " " + word;

@@ -10,6 +10,8 @@
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
+#include <limits>
+
 #include "farskip/base/error.h"
 #include "farskip/nn/router.h"
 #include "farskip/nn/tensor_ops.h"
@@ -73,6 +75,42 @@ TEST(Permute, CopiesEachTokenToItsRows) {
   EXPECT_EQ(permute(at::empty({0, 3}), at::empty({0}, at::kLong), 2).size(0), 0);
 }
 
+TEST(Permute, InverseFillsWindowsFromParts) {
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    const at::Tensor x = random({9, 5}, 1, dtype);
+    const DispatchPlan plan = make_plan(random_routing(9, 6, 2, 2).experts, at::arange(6));
+    const at::Tensor whole = permute(x, plan.order, 2);
+    for (const auto& [first, rows] : {std::pair{0, 18}, {0, 7}, {7, 0}, {7, 11}}) {
+      const auto fill = [&](auto function) {
+        const at::Tensor out = at::zeros({rows, 5}, dtype);
+        for (const auto& [token, count] : {std::pair{0, 4}, {4, 0}, {4, 5}}) {
+          function(out, x.narrow(0, token, count), plan.inverse.narrow(0, token * 2, count * 2), 2,
+                   first);
+        }
+        return out;
+      };
+      EXPECT_TRUE(at::equal(fill(permute_by_inverse_out), whole.narrow(0, first, rows)));
+      EXPECT_TRUE(
+          at::equal(fill(tensor_ops::permute_by_inverse_out), whole.narrow(0, first, rows)));
+    }
+  }
+}
+
+TEST(Permute, SlotsWithoutARowAndRowsThatLieApart) {
+  const at::Tensor x = random({3, 4}, 1), wide = at::zeros({4, 9});
+  const at::Tensor inverse = at::tensor({2, -1, -1, -1, 0, 3}, at::kLong);
+  permute_by_inverse_out(wide.narrow(1, 2, 4), x, inverse, 2);
+  const at::Tensor expected = at::zeros({4, 9});
+  for (const auto& [row, token] : {std::pair{2, 0}, {0, 2}, {3, 2}}) {
+    expected[row].narrow(0, 2, 4).copy_(x[token]);
+  }
+  EXPECT_TRUE(at::equal(wide, expected));
+  permute_out(wide.narrow(1, 5, 4), x, at::tensor({5, 0, 1, 3}, at::kLong), 2);
+  EXPECT_TRUE(at::equal(wide.narrow(1, 5, 4), x.index_select(0, at::tensor({2, 0, 0, 1}))));
+  EXPECT_THROW(permute_out(wide.narrow(1, 0, 3), x, at::arange(4), 2), Error);
+  EXPECT_THROW(permute_by_inverse_out(wide.narrow(1, 0, 4), x, at::arange(5), 2), Error);
+}
+
 TEST(Unpermute, WeighsAndSumsInFp32) {
   for (const int64_t width : {1, 31, 32, 100}) {
     for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
@@ -108,9 +146,21 @@ TEST(Unpermute, CutsChangeNoBit) {
                         unpermute(rows, plan.inverse, routing.weights)));
 }
 
+// A slot without a row adds nothing, whatever rows of others hold.
+TEST(Unpermute, SlotsWithoutARowAddNothing) {
+  const at::Tensor rows = random({3, 40}, 1), weights = random({2, 3}, 2);
+  rows[0].fill_(std::numeric_limits<float>::infinity());
+  const at::Tensor inverse = at::tensor({-1, 2, 1, -1, -1, -1}, at::kLong);
+  const at::Tensor found = unpermute(rows, inverse, weights);
+  EXPECT_TRUE(at::equal(found, tensor_ops::unpermute(rows, inverse, weights)));
+  EXPECT_TRUE(at::equal(found[0], rows[2] * weights[0][1] + rows[1] * weights[0][2]));
+  EXPECT_TRUE(at::equal(found[1], at::zeros({40})));
+}
+
 TEST(Unpermute, RefusesWhatDoesNotFit) {
   const at::Tensor rows = at::ones({4, 3}), inverse = at::arange(4), weights = at::ones({2, 2});
   EXPECT_THROW(unpermute(rows, inverse + 1, weights), Error);
+  EXPECT_THROW(unpermute(rows, inverse - 2, weights), Error);
   EXPECT_THROW(unpermute(rows, at::arange(3), weights), Error);
   EXPECT_THROW(unpermute(rows, inverse, weights.to(at::kDouble)), Error);
   EXPECT_THROW(unpermute(std::vector<at::Tensor>{}, inverse, weights), Error);

@@ -19,23 +19,28 @@ at::Tensor logits_of(const Fixture& fixture, Session& session, const std::string
       .logits();
 }
 
-class Bits : public ::testing::TestWithParam<std::tuple<const char*, int>> {};
+class Bits : public ::testing::TestWithParam<std::tuple<const char*, int, DispatchForm>> {};
 
 TEST_P(Bits, SchedulesChunksAndPiecesChangeNone) {
-  const auto& [family, ranks] = GetParam();
+  const auto& [family, ranks, dispatch] = GetParam();
   const Fixture fixture(family);
   Session session = fixture.session(ranks);
   for (const char* connectivity : {"standard", "farskip"}) {
-    const at::Tensor expected = logits_of(fixture, session, connectivity, {.schedule = "blocking"});
+    const auto scheduled = [&](const char* schedule) {
+      return logits_of(fixture, session, connectivity,
+                       {.schedule = schedule, .dispatch = dispatch});
+    };
+    const at::Tensor expected = scheduled("blocking");
     for (const char* schedule : {"released", "overlapped"}) {
-      EXPECT_TRUE(
-          at::equal(expected, logits_of(fixture, session, connectivity, {.schedule = schedule})))
-          << connectivity << " " << schedule;
+      EXPECT_TRUE(at::equal(expected, scheduled(schedule))) << connectivity << " " << schedule;
     }
     for (int chunks : {1, 2, 4}) {
       if (chunks > fixture.config().router.experts / ranks) continue;
       for (int pieces : {1, 2, 3}) {
-        const StepForm form{.schedule = "overlapped", .expert_chunks = chunks, .pieces = pieces};
+        const StepForm form{.schedule = "overlapped",
+                            .expert_chunks = chunks,
+                            .pieces = pieces,
+                            .dispatch = dispatch};
         EXPECT_TRUE(at::equal(expected, logits_of(fixture, session, connectivity, form)))
             << connectivity << ", chunks " << chunks << ", pieces " << pieces;
       }
@@ -44,14 +49,18 @@ TEST_P(Bits, SchedulesChunksAndPiecesChangeNone) {
 }
 
 TEST_P(Bits, TwoBatchesAreTheirHalves) {
-  const auto& [family, ranks] = GetParam();
+  const auto& [family, ranks, dispatch] = GetParam();
   const Fixture fixture(family);
   Session session = fixture.session(ranks);
   const at::Tensor blocking =
-      logits_of(fixture, session, "farskip", {.schedule = "blocking", .two_batch = true});
-  const at::Tensor overlapped =
       logits_of(fixture, session, "farskip",
-                {.schedule = "overlapped", .two_batch = true, .expert_chunks = 2, .pieces = 2});
+                {.schedule = "blocking", .two_batch = true, .dispatch = dispatch});
+  const at::Tensor overlapped = logits_of(fixture, session, "farskip",
+                                          {.schedule = "overlapped",
+                                           .two_batch = true,
+                                           .expert_chunks = 2,
+                                           .pieces = 2,
+                                           .dispatch = dispatch});
   EXPECT_TRUE(at::equal(blocking, overlapped));
   EXPECT_LT(relative_error(blocking, logits_of(fixture, session, "farskip", {})), 2e-5);
   if (ranks > 1) return;
@@ -63,18 +72,26 @@ TEST_P(Bits, TwoBatchesAreTheirHalves) {
 
 INSTANTIATE_TEST_SUITE_P(Families, Bits,
                          ::testing::Combine(::testing::Values("deepseek_v3", "olmoe", "mixtral"),
-                                            ::testing::Values(1, 2, 3)),
+                                            ::testing::Values(1, 2, 3),
+                                            ::testing::Values(DispatchForm::per_expert,
+                                                              DispatchForm::per_rank)),
                          [](const auto& info) {
+                           const bool per_rank = std::get<2>(info.param) == DispatchForm::per_rank;
                            return std::string(std::get<0>(info.param)) + "_" +
-                                  std::to_string(std::get<1>(info.param));
+                                  std::to_string(std::get<1>(info.param)) +
+                                  (per_rank ? "_per_rank" : "");
                          });
 
-TEST(BitsOfTransports, ChaosAndThrottlingChangeNone) {
+class BitsOfForms : public ::testing::TestWithParam<DispatchForm> {};
+
+TEST_P(BitsOfForms, ChaosAndThrottlingChangeNone) {
   const Fixture fixture("deepseek_v2");
   constexpr int ranks = 3;
   Session plain = fixture.session(ranks);
-  const at::Tensor expected = logits_of(fixture, plain, "farskip", {.schedule = "blocking"});
-  const StepForm form{.schedule = "overlapped", .expert_chunks = 2, .pieces = 2};
+  const at::Tensor expected =
+      logits_of(fixture, plain, "farskip", {.schedule = "blocking", .dispatch = GetParam()});
+  const StepForm form{
+      .schedule = "overlapped", .expert_chunks = 2, .pieces = 2, .dispatch = GetParam()};
   for (uint64_t seed : {1, 2, 3}) {
     Session chaos = fixture.session(ranks, at::kFloat, make_chaos(make_local_groups(ranks), seed));
     EXPECT_TRUE(
@@ -86,6 +103,12 @@ TEST(BitsOfTransports, ChaosAndThrottlingChangeNone) {
       make_throttled(make_local_groups(ranks), {.bytes_per_second = 1e8, .latency_seconds = 1e-4}));
   EXPECT_TRUE(at::equal(expected, logits_of(fixture, throttled, "farskip", form)));
 }
+
+INSTANTIATE_TEST_SUITE_P(Forms, BitsOfForms,
+                         ::testing::Values(DispatchForm::per_expert, DispatchForm::per_rank),
+                         [](const auto& info) {
+                           return info.param == DispatchForm::per_rank ? "per_rank" : "per_expert";
+                         });
 
 // Placement is free: the same experts elsewhere give the same logits, but for nothing at all, as
 // every token sums its experts in the same order.

@@ -9,8 +9,9 @@ namespace {
 
 constexpr double tolerance = 2e-5;
 
-// Every preset that the oracle has, on 1, 2 and 4 ranks (with 4, two ranks have no sequence).
-class GoldenForward : public ::testing::TestWithParam<const char*> {
+// Every preset that the oracle has, in both dispatch forms on 1, 2 and 4 ranks (with 4, two ranks
+// have no sequence).
+class GoldenForward : public ::testing::TestWithParam<std::tuple<const char*, DispatchForm>> {
  protected:
   void expect_golden(const Fixture& fixture, const std::string& preset,
                      const ForwardResult& result) {
@@ -35,7 +36,8 @@ class GoldenForward : public ::testing::TestWithParam<const char*> {
 };
 
 TEST_P(GoldenForward, LogitsAndChosenExperts) {
-  const Fixture fixture(GetParam());
+  const auto& [family, dispatch] = GetParam();
+  const Fixture fixture(family);
   const TokenBatch tokens = fixture.golden_tokens();
   const bool shared = fixture.golden.contains("logits_last.ladder");
   for (int ranks : {1, 2, 4}) {
@@ -47,17 +49,22 @@ TEST_P(GoldenForward, LogitsAndChosenExperts) {
       EXPECT_EQ(golden, shared || (std::string(preset) != "ladder" &&
                                    std::string(preset) != "fresh-shared"));
       if (!golden) continue;
-      const PlannedStep step =
-          fixture.plan(preset, ranks, tokens, {.schedule = ranks == 1 ? "blocking" : "overlapped"});
+      const StepForm form{.schedule = ranks == 1 ? "blocking" : "overlapped", .dispatch = dispatch};
+      const PlannedStep step = fixture.plan(preset, ranks, tokens, form);
       expect_golden(fixture, preset, session.run(step, tokens, {.record_routing = true}));
     }
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, GoldenForward,
-                         ::testing::Values("deepseek_v2", "deepseek_v2_full", "deepseek_v3",
-                                           "deepseek_v3_lite", "qwen3_moe", "olmoe", "mixtral"),
-                         [](const auto& info) { return std::string(info.param); });
+INSTANTIATE_TEST_SUITE_P(
+    Families, GoldenForward,
+    ::testing::Combine(::testing::Values("deepseek_v2", "deepseek_v2_full", "deepseek_v3",
+                                         "deepseek_v3_lite", "qwen3_moe", "olmoe", "mixtral"),
+                       ::testing::Values(DispatchForm::per_expert, DispatchForm::per_rank)),
+    [](const auto& info) {
+      const bool per_rank = std::get<1>(info.param) == DispatchForm::per_rank;
+      return std::string(std::get<0>(info.param)) + (per_rank ? "_per_rank" : "");
+    });
 
 // Models are causal and sequences independent: a shorter row gives the first rows of the whole one.
 TEST(Golden, RaggedBatches) {
@@ -67,13 +74,18 @@ TEST(Golden, RaggedBatches) {
   for (int ranks : {1, 3}) {
     Session session = fixture.session(ranks);
     for (bool two_batch : {false, true}) {
-      const PlannedStep step = fixture.plan(
-          "farskip", ranks, tokens,
-          {.schedule = "overlapped", .two_batch = two_batch, .expert_chunks = 3, .pieces = 2});
-      const at::Tensor expected =
-          fixture.golden_prefixes(fixture.golden.view("logits.farskip"), lengths);
-      EXPECT_LT(relative_error(session.run(step, tokens).logits(), expected), tolerance)
-          << ranks << " ranks";
+      for (DispatchForm dispatch : {DispatchForm::per_expert, DispatchForm::per_rank}) {
+        const StepForm form{.schedule = "overlapped",
+                            .two_batch = two_batch,
+                            .expert_chunks = 3,
+                            .pieces = 2,
+                            .dispatch = dispatch};
+        const PlannedStep step = fixture.plan("farskip", ranks, tokens, form);
+        const at::Tensor expected =
+            fixture.golden_prefixes(fixture.golden.view("logits.farskip"), lengths);
+        EXPECT_LT(relative_error(session.run(step, tokens).logits(), expected), tolerance)
+            << ranks << " ranks, " << to_string(dispatch);
+      }
     }
   }
 }

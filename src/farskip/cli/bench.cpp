@@ -108,6 +108,8 @@ ComparisonOptions comparison_options(const BenchOptions& options) {
                                .repeat = options.repeat,
                                .warm_up = options.warm_up,
                                .threads = options.transport.threads};
+  comparison.dispatch = options.dispatch.dispatch();
+  comparison.fp8_wire = options.dispatch.fp8();
   comparison.dtype = options.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
   if (options.routing[0] == "balanced") comparison.routing = RoutingMode::balanced;
   if (options.routing[0] == "replay") comparison.routing = RoutingMode::replay;
@@ -220,6 +222,7 @@ void add_work_options(CLI::App& command, BenchOptions& o) {
                   "model, balanced (every expert as many rows), or replay FILE")
       ->expected(1, 2)
       ->capture_default_str();
+  add_dispatch_options(command, o.dispatch);
   command.add_option("--seed", o.seed, "of random weights and tokens")->capture_default_str();
 }
 

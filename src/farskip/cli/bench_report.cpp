@@ -112,6 +112,8 @@ void print_json(const BenchOptions& options, const Bench& bench, const Compariso
                                 {"tokens_per_rank", options.tokens},
                                 {"dtype", options.dtype},
                                 {"routing", options.routing[0]},
+                                {"dispatch", options.dispatch.form},
+                                {"wire", options.dispatch.wire},
                                 {"repeat", options.repeat},
                                 {"contention_compute", comparison.contention.compute},
                                 {"contention_communication", comparison.contention.communication},
@@ -127,7 +129,8 @@ void print_json(const BenchOptions& options, const Bench& bench, const Compariso
 void print_head(const BenchOptions& options, const Bench& bench, const LinkOptions* link) {
   std::cout << "measured: " << bench.model.name << ", " << bench.model.layer_count() << " layers, "
             << options.ranks << " " << options.transport.name << " ranks x " << options.tokens
-            << " tokens, " << options.dtype << ", routing " << options.routing[0] << ", weights "
+            << " tokens, " << options.dtype << ", routing " << options.routing[0] << ", "
+            << options.dispatch.describe() << ", weights "
             << (options.random_weights ? "random" : "of the checkpoint") << ", median of "
             << options.repeat << " rounds\n";
   if (options.transport.name == "loopback") {

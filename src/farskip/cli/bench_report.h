@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "farskip/cli/dispatch.h"
 #include "farskip/cli/transport.h"
 #include "farskip/io/tokens.h"
 #include "farskip/io/weights.h"
@@ -26,6 +27,7 @@ struct BenchOptions {
   bool two_batch = false;
   std::vector<int> chunks = {1}, pieces = {1};
   std::vector<std::string> routing = {"model"};
+  DispatchOptions dispatch;
   std::string dtype = "float32";
   int repeat = 5, warm_up = 1;
   uint64_t seed = 1;

@@ -10,6 +10,7 @@
 
 #include "farskip/base/error.h"
 #include "farskip/cli/commands.h"
+#include "farskip/cli/dispatch.h"
 #include "farskip/cli/transport.h"
 #include "farskip/comm/chaos.h"
 #include "farskip/io/checkpoint.h"
@@ -24,6 +25,7 @@ struct LogitsOptions {
   std::string checkpoint, tokens, output;
   std::string connectivity = "standard";
   StepForm form;
+  DispatchOptions dispatch;
   std::string dtype = "float32";
   std::optional<uint64_t> chaos;
   TransportOptions transport;
@@ -70,7 +72,7 @@ void run(const LogitsOptions& options, Ranks& ranks) {
   write_safetensors(options.output, std::span(&named, 1));
   std::cerr << options.output << ": logits " << tokens.batch() << " x " << tokens.width << " x "
             << model.vocabulary << " of " << model.name << ", " << step.graph.description() << ", "
-            << step.schedule.name << ", " << ranks.size
+            << step.schedule.name << ", " << options.dispatch.describe() << ", " << ranks.size
             << (ranks.size == 1 ? " rank\n" : " ranks\n");
 }
 
@@ -92,6 +94,7 @@ void add_form_options(CLI::App& command, LogitsOptions& options) {
                   "pieces that attention and shared experts are cut into")
       ->capture_default_str()
       ->check(CLI::Range(1, 1024));
+  add_dispatch_options(command, options.dispatch);
   command.add_option("--dtype", options.dtype, "of weights and activations")
       ->capture_default_str()
       ->check(CLI::IsMember({"float32", "bfloat16"}));
@@ -121,6 +124,8 @@ void add_logits_command(CLI::App& app) {
   command->callback([options] {
     at::set_num_threads(1);
     options->form.dtype = options->dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
+    options->form.dispatch = options->dispatch.dispatch();
+    options->form.fp8_wire = options->dispatch.fp8();
     with_ranks(options->transport, [&](Ranks& ranks) { run(*options, ranks); });
   });
 }

@@ -79,14 +79,13 @@ void permute_quantized_out(const at::Tensor&, const at::Tensor&, const at::Tenso
   refuse("permute_quantized_out");
 }
 
+void dequantize_out(const at::Tensor&, const at::Tensor&, const at::Tensor&) {
+  refuse("dequantize_out");
+}
+
 void unpermute_out(const at::Tensor&, std::span<const at::Tensor>, const at::Tensor&,
                    const at::Tensor&) {
   refuse("unpermute_out");
-}
-
-void sum_slots_out(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                   const at::Tensor&) {
-  refuse("sum_slots_out");
 }
 
 at::Tensor router_logits(const at::Tensor&, const at::Tensor&, bool) { refuse("router_logits"); }

@@ -34,7 +34,7 @@ PermuteArguments permute_arguments(const at::Tensor& out, const at::Tensor& x,
   require_dense_rows(x, "permute input");
   require_on_gpu(out, {-1, x.size(1)}, "permute output");
   require_one_device("permute", {out, x, slots});
-  require_contiguous(out, "permute output");
+  require_dense_rows(out, "permute output");
   require_contiguous(slots, "permute order");
   require_choices(top_k, "permute top_k");
   require_first_row(first_row);
@@ -42,12 +42,28 @@ PermuteArguments permute_arguments(const at::Tensor& out, const at::Tensor& x,
           .scales = nullptr,
           .in = x.const_data_ptr(),
           .slots = slots.const_data_ptr<int64_t>(),
+          .out_stride = out.stride(0),
+          .scale_stride = 0,
           .in_stride = x.stride(0),
           .tokens = x.size(0),
           .rows = out.size(0),
           .first_row = first_row,
           .width = static_cast<int>(x.size(1)),
           .top_k = static_cast<int>(top_k)};
+}
+
+// FP8 rows are read and written 16 bytes at a time.
+void require_blocks(const at::Tensor& values, std::string_view name) {
+  if (values.size(1) % quantization_block == 0 && values.stride(0) % 16 == 0 &&
+      is_aligned(values.const_data_ptr())) {
+    return;
+  }
+  throw UnsupportedError("rows do not divide into blocks of one scale",
+                         {.where = std::string(name),
+                          .expected = "a multiple of 128 elements, rows aligned to 16 bytes",
+                          .found = std::to_string(values.size(1)) + " elements, rows " +
+                                   std::to_string(values.stride(0)) + " bytes apart",
+                          .hint = {}});
 }
 
 RowChunks row_chunks(std::span<const at::Tensor> chunks) {
@@ -93,20 +109,38 @@ void permute_quantized_out(const at::Tensor& out, const at::Tensor& scales, cons
   require_on_gpu(scales, {out.size(0), x.size(1) / quantization_block}, at::kFloat,
                  "permute scales");
   require_one_device("permute", {out, scales});
-  require_contiguous(scales, "permute scales");
+  require_dense_rows(scales, "permute scales");
   PermuteArguments arguments = permute_arguments(out, x, inverse, top_k, first_row);
-  if (x.size(1) % quantization_block != 0 || !is_aligned(arguments.out)) {
-    throw UnsupportedError("rows do not divide into blocks of one scale",
-                           {.where = "permute output",
-                            .expected = "a multiple of 128 elements, aligned to 16 bytes",
-                            .found = std::to_string(x.size(1)) + " elements",
-                            .hint = {}});
-  }
+  require_blocks(out, "permute output");
   const Element from = element_of(x, "permute input");
   if (out.numel() == 0 || x.size(0) == 0) return;
   arguments.scales = scales.mutable_data_ptr<float>();
+  arguments.scale_stride = scales.stride(0);
   const c10::cuda::CUDAGuard guard(out.device());
   launch_permute_quantized(from, arguments, stream_of(out));
+}
+
+void dequantize_out(const at::Tensor& out, const at::Tensor& values, const at::Tensor& scales) {
+  require_on_gpu(out, {-1, -1}, "dequantize output");
+  require_on_gpu(values, out.sizes(), at::kFloat8_e4m3fn, "dequantize values");
+  require_on_gpu(scales, {out.size(0), out.size(1) / quantization_block}, at::kFloat,
+                 "dequantize scales");
+  require_one_device("dequantize", {out, values, scales});
+  for (const at::Tensor& rows : {out, values, scales}) require_dense_rows(rows, "dequantize");
+  const Element element = element_of(out, "dequantize output");
+  require_blocks(values, "dequantize values");
+  if (out.numel() == 0) return;
+  const c10::cuda::CUDAGuard guard(out.device());
+  launch_dequantize(element,
+                    {.out = out.mutable_data_ptr(),
+                     .values = values.const_data_ptr(),
+                     .scales = scales.const_data_ptr<float>(),
+                     .out_stride = out.stride(0),
+                     .value_stride = values.stride(0),
+                     .scale_stride = scales.stride(0),
+                     .rows = out.size(0),
+                     .width = static_cast<int>(out.size(1))},
+                    stream_of(out));
 }
 
 void unpermute_out(const at::Tensor& out, std::span<const at::Tensor> chunks,
@@ -147,34 +181,6 @@ void unpermute_out(const at::Tensor& out, std::span<const at::Tensor> chunks,
                     .tokens = tokens,
                     .width = static_cast<int>(out.size(1)),
                     .top_k = static_cast<int>(top_k)},
-                   stream_of(out));
-}
-
-void sum_slots_out(const at::Tensor& out, const at::Tensor& rows, const at::Tensor& index,
-                   const at::Tensor& weights, const at::Tensor& starts) {
-  require_on_gpu(out, {-1, -1}, "sum_slots output");
-  require_contiguous(out, "sum_slots output");
-  require_on_gpu(rows, {-1, out.size(1)}, out.scalar_type(), "sum_slots rows");
-  require_dense_rows(rows, "sum_slots rows");
-  require_on_gpu(index, {-1}, at::kLong, "sum_slots index");
-  require_on_gpu(weights, index.sizes(), at::kFloat, "sum_slots weights");
-  require_on_gpu(starts, {out.size(0) + 1}, at::kLong, "sum_slots starts");
-  require_one_device("sum_slots", {out, rows, index, weights, starts});
-  for (const at::Tensor& tensor : {index, weights, starts}) {
-    require_contiguous(tensor, "sum_slots index, weights or starts");
-  }
-  const Element element = element_of(out, "sum_slots output");
-  if (out.numel() == 0) return;
-  const c10::cuda::CUDAGuard guard(out.device());
-  launch_sum_slots(element,
-                   {.out = out.mutable_data_ptr(),
-                    .rows = rows.const_data_ptr(),
-                    .row_stride = rows.stride(0),
-                    .index = index.const_data_ptr<int64_t>(),
-                    .weights = weights.const_data_ptr<float>(),
-                    .starts = starts.const_data_ptr<int64_t>(),
-                    .count = out.size(0),
-                    .width = static_cast<int>(out.size(1))},
                    stream_of(out));
 }
 

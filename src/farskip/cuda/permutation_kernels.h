@@ -16,7 +16,7 @@ struct PermuteArguments {
   float* scales;   // [rows, width / 128], for quantising only
   const void* in;  // [tokens, width]
   const int64_t* slots;
-  int64_t in_stride;  // in elements
+  int64_t out_stride, scale_stride, in_stride;  // in elements
   int64_t tokens, rows, first_row;
   int width, top_k;
 };
@@ -24,6 +24,17 @@ struct PermuteArguments {
 void launch_permute(Element in, Element out, bool gather, const PermuteArguments& arguments,
                     cudaStream_t stream);
 void launch_permute_quantized(Element in, const PermuteArguments& arguments, cudaStream_t stream);
+
+struct DequantizeArguments {
+  void* out;                                       // [rows, width]
+  const void* values;                              // [rows, width], e4m3
+  const float* scales;                             // [rows, width / 128]
+  int64_t out_stride, value_stride, scale_stride;  // in elements
+  int64_t rows;
+  int width;
+};
+
+void launch_dequantize(Element out, const DequantizeArguments& arguments, cudaStream_t stream);
 
 // Rows in several tensors, one after the other.
 struct RowChunks {
@@ -33,6 +44,7 @@ struct RowChunks {
   int count;
 };
 
+// A negative row of `inverse`: none, which adds nothing.
 struct UnpermuteArguments {
   void* out;
   RowChunks rows;
@@ -43,18 +55,5 @@ struct UnpermuteArguments {
 };
 
 void launch_unpermute(Element element, const UnpermuteArguments& arguments, cudaStream_t stream);
-
-struct SumSlotsArguments {
-  void* out;
-  const void* rows;
-  int64_t row_stride;  // in elements
-  const int64_t* index;
-  const float* weights;
-  const int64_t* starts;
-  int64_t count;
-  int width;
-};
-
-void launch_sum_slots(Element element, const SumSlotsArguments& arguments, cudaStream_t stream);
 
 }  // namespace farskip::cuda

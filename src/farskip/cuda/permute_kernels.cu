@@ -1,3 +1,4 @@
+#include <cuda_fp16.h>
 #include <cuda_fp8.h>
 
 #include <algorithm>
@@ -93,6 +94,7 @@ __global__ void __launch_bounds__(row_block_threads)
   if (part.row >= (Gather ? a.rows : a.tokens)) return;
   const int64_t token = Gather ? a.slots[part.row] / a.top_k : part.row;
   const int64_t mine = Gather ? part.row : destination(a, token);
+  if (!Gather && !__any_sync(full_warp, mine >= 0)) return;
   const int places = Gather ? 1 : a.top_k;
   const In* const from = static_cast<const In*>(a.in) + token * a.in_stride;
   for (int base = part.begin; base < part.end; base += units_in_flight * warp_size) {
@@ -110,7 +112,7 @@ __global__ void __launch_bounds__(row_block_threads)
     for (int j = 0; j < places; ++j) {
       const int64_t row = Gather ? mine : __shfl_sync(full_warp, mine, j);
       if (row < 0) continue;
-      Out* const to = static_cast<Out*>(a.out) + row * a.width;
+      Out* const to = static_cast<Out*>(a.out) + row * a.out_stride;
 #pragma unroll
       for (int i = 0; i < units_in_flight; ++i) {
         const int unit = base + i * warp_size + lane;
@@ -165,9 +167,42 @@ __global__ void __launch_bounds__(row_block_threads)
     for (int j = 0; j < a.top_k; ++j) {
       const int64_t row = __shfl_sync(full_warp, mine, j);
       if (row < 0 || !active) continue;
-      *reinterpret_cast<uint4*>(static_cast<uint8_t*>(a.out) + row * a.width + column) = packed;
-      if (lane % lanes == 0) a.scales[row * blocks + block] = most / largest;
+      *reinterpret_cast<uint4*>(static_cast<uint8_t*>(a.out) + row * a.out_stride + column) =
+          packed;
+      if (lane % lanes == 0) a.scales[row * a.scale_stride + block] = most / largest;
     }
+  }
+}
+
+__device__ __forceinline__ void from_fp8(const uint4& packed, float scale,
+                                         float (&values)[lane_elements]) {
+  const uint32_t words[4] = {packed.x, packed.y, packed.z, packed.w};
+#pragma unroll
+  for (int pair = 0; pair < lane_elements / 2; ++pair) {
+    const auto bits = static_cast<__nv_fp8x2_storage_t>(words[pair / 2] >> (pair % 2 * 16));
+    const float2 both = __half22float2(__half2(__nv_cvt_fp8x2_to_halfraw2(bits, __NV_E4M3)));
+    values[2 * pair] = both.x * scale;
+    values[2 * pair + 1] = both.y * scale;
+  }
+}
+
+template <typename Out, bool Aligned>
+__global__ void __launch_bounds__(row_block_threads)
+    dequantize_kernel(const __grid_constant__ DequantizeArguments a) {
+  const RowPart part = row_part(a.width / lane_elements);
+  if (part.row >= a.rows) return;
+  const uint8_t* const from = static_cast<const uint8_t*>(a.values) + part.row * a.value_stride;
+  const float* const scales = a.scales + part.row * a.scale_stride;
+  Out* const to = static_cast<Out*>(a.out) + part.row * a.out_stride;
+#pragma unroll 2
+  for (int unit = part.begin + threadIdx.x % warp_size; unit < part.end; unit += warp_size) {
+    const int column = unit * lane_elements;
+    float values[lane_elements];
+    from_fp8(*reinterpret_cast<const uint4*>(from + column), scales[column / block_elements],
+             values);
+    Unit<Out, lane_elements> result;
+    repack_unit(result, values);
+    store_unit<Out, lane_elements, Aligned>(to + column, result, lane_elements);
   }
 }
 
@@ -175,7 +210,7 @@ template <typename In, typename Out>
 void permute(bool gather, const PermuteArguments& a, cudaStream_t stream) {
   constexpr int size = unit_size<In, Out>;
   const bool aligned = a.width % size == 0 && a.in_stride % pack_size<In> == 0 &&
-                       is_aligned(a.in) && is_aligned(a.out);
+                       a.out_stride % pack_size<Out> == 0 && is_aligned(a.in) && is_aligned(a.out);
   const auto kernel =
       gather
           ? (aligned ? permute_kernel<In, Out, true, true> : permute_kernel<In, Out, true, false>)
@@ -201,6 +236,14 @@ void permute_quantized(const PermuteArguments& a, cudaStream_t stream) {
   kernel<<<grid, row_block_threads, 0, stream>>>(a);
 }
 
+template <typename Out>
+void dequantize(const DequantizeArguments& a, cudaStream_t stream) {
+  const bool aligned = a.out_stride % pack_size<Out> == 0 && is_aligned(a.out);
+  const auto kernel = aligned ? dequantize_kernel<Out, true> : dequantize_kernel<Out, false>;
+  const dim3 grid = row_grid(a.rows, a.width / lane_elements, warp_size);
+  kernel<<<grid, row_block_threads, 0, stream>>>(a);
+}
+
 }  // namespace
 
 void launch_permute(Element in, Element out, bool gather, const PermuteArguments& arguments,
@@ -220,6 +263,15 @@ void launch_permute_quantized(Element in, const PermuteArguments& arguments, cud
     permute_quantized<__nv_bfloat16>(arguments, stream);
   }
   check_launch("permute_quantized");
+}
+
+void launch_dequantize(Element out, const DequantizeArguments& arguments, cudaStream_t stream) {
+  if (out == Element::f32) {
+    dequantize<float>(arguments, stream);
+  } else {
+    dequantize<__nv_bfloat16>(arguments, stream);
+  }
+  check_launch("dequantize");
 }
 
 }  // namespace farskip::cuda

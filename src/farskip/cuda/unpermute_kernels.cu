@@ -45,10 +45,14 @@ __global__ void __launch_bounds__(row_block_threads)
   if (part.row >= a.tokens) return;
   int64_t mine = 0;
   float my_weight = 0.0f;
+  bool has_row = false;
   if (lane < choices) {
-    mine = offset_of<T>(a.rows, a.inverse[part.row * choices + lane]);
+    const int64_t row = a.inverse[part.row * choices + lane];
+    has_row = row >= 0;
+    if (has_row) mine = offset_of<T>(a.rows, row);
     my_weight = a.weights[part.row * choices + lane];
   }
+  const unsigned rows = __ballot_sync(full_warp, has_row);
   T* const to = static_cast<T*>(a.out) + part.row * a.width;
   for (int base = part.begin; base < part.end; base += warp_size) {
     const int column = (base + lane) * pack_size<T>;
@@ -59,51 +63,18 @@ __global__ void __launch_bounds__(row_block_threads)
 #pragma unroll
       for (int j = 0; j < together; ++j) {
         const T* const from = row_of_lane<T>(a.rows, mine, first + j);
-        if (first + j < choices && count > 0)
+        if (rows >> (first + j) & 1 && count > 0)
           packs[j] = load_pack<T, Aligned>(from + column, count);
       }
 #pragma unroll
       for (int j = 0; j < together; ++j) {
         const float weight = __shfl_sync(full_warp, my_weight, first + j);
-        if (first + j < choices) add_weighted<T>(sum, weight, packs[j]);
+        if (rows >> (first + j) & 1) add_weighted<T>(sum, weight, packs[j]);
       }
     }
     Pack<T> result;
     repack(result, sum);
     if (count > 0) store_pack<T, Aligned>(to + column, result, count);
-  }
-}
-
-template <typename T, bool Aligned>
-__global__ void __launch_bounds__(row_block_threads)
-    sum_slots_kernel(const __grid_constant__ SumSlotsArguments a) {
-  const int lane = threadIdx.x % warp_size;
-  const RowPart part = row_part((a.width + pack_size<T> - 1) / pack_size<T>);
-  if (part.row >= a.count) return;
-  const int64_t begin = a.starts[part.row], end = a.starts[part.row + 1];
-  const T* const rows = static_cast<const T*>(a.rows);
-  T* const to = static_cast<T*>(a.out) + part.row * a.width;
-  for (int unit = part.begin + lane; unit < part.end; unit += warp_size) {
-    const int column = unit * pack_size<T>, count = a.width - column;
-    float sum[pack_size<T>] = {};
-    for (int64_t first = begin; first < end; first += loads_in_flight) {
-      Pack<T> packs[loads_in_flight];
-      float weights[loads_in_flight];
-#pragma unroll
-      for (int j = 0; j < loads_in_flight; ++j) {
-        if (first + j >= end) continue;
-        const T* const from = rows + a.index[first + j] * a.row_stride;
-        packs[j] = load_pack<T, Aligned>(from + column, count);
-        weights[j] = a.weights[first + j];
-      }
-#pragma unroll
-      for (int j = 0; j < loads_in_flight; ++j) {
-        if (first + j < end) add_weighted<T>(sum, weights[j], packs[j]);
-      }
-    }
-    Pack<T> result;
-    repack(result, sum);
-    store_pack<T, Aligned>(to + column, result, count);
   }
 }
 
@@ -129,15 +100,6 @@ void unpermute(const UnpermuteArguments& a, cudaStream_t stream) {
   kernel<<<grid, row_block_threads, 0, stream>>>(a);
 }
 
-template <typename T>
-void sum_slots(const SumSlotsArguments& a, cudaStream_t stream) {
-  const bool aligned = a.width % pack_size<T> == 0 && a.row_stride % pack_size<T> == 0 &&
-                       is_aligned(a.out) && is_aligned(a.rows);
-  const auto kernel = aligned ? sum_slots_kernel<T, true> : sum_slots_kernel<T, false>;
-  const dim3 grid = row_grid(a.count, divide_up(a.width, pack_size<T>), warp_size);
-  kernel<<<grid, row_block_threads, 0, stream>>>(a);
-}
-
 }  // namespace
 
 void launch_unpermute(Element element, const UnpermuteArguments& arguments, cudaStream_t stream) {
@@ -147,15 +109,6 @@ void launch_unpermute(Element element, const UnpermuteArguments& arguments, cuda
     unpermute<__nv_bfloat16>(arguments, stream);
   }
   check_launch("unpermute");
-}
-
-void launch_sum_slots(Element element, const SumSlotsArguments& arguments, cudaStream_t stream) {
-  if (element == Element::f32) {
-    sum_slots<float>(arguments, stream);
-  } else {
-    sum_slots<__nv_bfloat16>(arguments, stream);
-  }
-  check_launch("sum_slots");
 }
 
 }  // namespace farskip::cuda

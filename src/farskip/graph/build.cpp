@@ -24,6 +24,12 @@ void check_spec(const ModelConfig& model, const Connectivity& connectivity, cons
                       .expected = "1 to " + std::to_string(model.router.experts) + " (experts)",
                       .found = std::to_string(spec.ranks)});
   }
+  if (spec.wire != spec.dtype && spec.wire != DType::float8_e4m3) {
+    throw GraphError("rows can not be sent in this dtype",
+                     {.where = "wire",
+                      .expected = std::string(to_string(spec.dtype)) + " or float8_e4m3",
+                      .found = to_string(spec.wire)});
+  }
   if (!(spec.tokens >= 0) || !(spec.sequences >= 0) || !(spec.imbalance >= 1)) {
     throw GraphError("sizes of the step make no sense",
                      {.expected = "tokens and sequences >= 0, imbalance >= 1"});
@@ -65,6 +71,10 @@ class ForwardBuilder {
 
  private:
   bool replicated() const { return spec_.form == ParallelForm::replicated_all_reduce; }
+  // Zero experts get no rows, so how many there are is for counts to say.
+  bool alone() const { return spec_.ranks == 1 && model_.router.zero_experts == 0; }
+  bool exchanges() const { return !replicated() && !alone(); }
+  bool per_rank() const { return exchanges() && spec_.dispatch == DispatchForm::per_rank; }
   int64_t share(int64_t size) const { return (size + split_ - 1) / split_; }
   Attributes at(int layer) const { return {.layer = layer, .ranks = spec_.ranks}; }
 
@@ -213,8 +223,8 @@ class ForwardBuilder {
     const RouterConfig& router = model_.router;
     Attributes a = at(layer);
     a.routing = spec_.routing;
-    a.dispatch = spec_.dispatch;
-    a.wire = spec_.wire;
+    a.dispatch = per_rank() ? DispatchForm::per_rank : DispatchForm::per_expert;
+    a.wire = exchanges() ? spec_.wire : spec_.dtype;
     a.experts = router.experts;
     a.top_k = router.top_k;
     a.groups = router.groups;
@@ -233,14 +243,11 @@ class ForwardBuilder {
                : distinct_ranks(r.experts, r.top_k, spec_.ranks);
   }
 
-  SymbolId row_symbol(Symbol::Kind kind, int layer, double expected) {
-    const bool sent = kind == Symbol::Kind::sent_rows;
-    const double bound = spec_.tokens * model_.router.top_k * (sent ? 1 : spec_.ranks);
-    return builder_.add_symbol({.kind = kind,
-                                .name = sent ? "sent rows" : "received rows",
-                                .layer = layer,
-                                .expected = expected,
-                                .bound = bound});
+  SymbolId row_symbol(Symbol::Kind kind, const char* name, int layer, double expected) {
+    const bool own = kind == Symbol::Kind::sent_rows || kind == Symbol::Kind::home_rows;
+    const double bound = spec_.tokens * model_.router.top_k * (own ? 1 : spec_.ranks);
+    return builder_.add_symbol(
+        {.kind = kind, .name = name, .layer = layer, .expected = expected, .bound = bound});
   }
 
   void add_routed(int layer) {
@@ -252,16 +259,14 @@ class ForwardBuilder {
                         .hint = "let routing_weights follow moe"});
     }
     const Routing routing = add_router(layer, in);
-    // Zero experts get no rows, so how many there are is for counts to say.
-    const bool alone = spec_.ranks == 1 && model_.router.zero_experts == 0;
     contribute(layer, Source::routed,
                replicated() ? add_local_experts(layer, in, routing)
-               : alone      ? add_own_experts(layer, in, routing)
+               : alone()    ? add_own_experts(layer, in, routing)
                             : add_exchanged_experts(layer, in, routing));
   }
 
   struct Routing {
-    ValueId weights, order, inverse, counts;
+    ValueId chosen, weights, order, inverse, counts;
     OpId plan;
   };
 
@@ -274,20 +279,24 @@ class ForwardBuilder {
     if (r.correction_bias) {
       inputs.push_back(parameter(weight(layer, "router_bias"), {choices}, DType::float32));
     }
-    const ValueId chosen = builder_.add_value(rows("chosen experts", {r.top_k}, DType::int64));
     Routing out{};
+    out.chosen = builder_.add_value(rows("chosen experts", {r.top_k}, DType::int64));
     out.weights = builder_.add_value(rows("routing weights", {r.top_k}, DType::float32));
-    builder_.add_op(OpKind::router, attributes, inputs, {chosen, out.weights});
+    builder_.add_op(OpKind::router, attributes, inputs, {out.chosen, out.weights});
     auto slots = [&](const char* name) {
       return builder_.add_value(
           {.name = name, .dtype = DType::int64, .shape = {{r.top_k, tokens_}}});
     };
     out.order = slots("row order");
     out.inverse = slots("inverse order");
-    out.counts = builder_.add_value(
-        {.name = "rows per expert", .dtype = DType::int64, .shape = {{r.experts}}});
-    out.plan =
-        builder_.add_op(OpKind::plan, attributes, {chosen}, {out.order, out.inverse, out.counts});
+    const auto to_rank = counts_per_rank();
+    out.counts =
+        per_rank()
+            ? builder_.add_value({.name = "rows per rank", .dtype = DType::int64, .shape = to_rank})
+            : builder_.add_value(
+                  {.name = "rows per expert", .dtype = DType::int64, .shape = {{r.experts}}});
+    out.plan = builder_.add_op(OpKind::plan, attributes, {out.chosen},
+                               {out.order, out.inverse, out.counts});
     return out;
   }
 
@@ -308,42 +317,104 @@ class ForwardBuilder {
         {.name = name, .dtype = spec_.dtype, .shape = {{1, symbol}, {model_.hidden}}});
   }
 
+  // Rows as they travel.
+  ValueId add_moving_rows(const char* name, Dim rows, const Attributes& attributes) {
+    if (!sends_packets(attributes)) {
+      return builder_.add_value(
+          {.name = name, .dtype = spec_.dtype, .shape = {rows, {model_.hidden}}});
+    }
+    const int64_t bytes = packet_layout(attributes, model_.hidden).bytes();
+    return builder_.add_value({.name = name, .dtype = DType::uint8, .shape = {rows, {bytes}}});
+  }
+
+  // Rows that are dispatched to a rank, that return from it, and that its experts compute.
+  std::vector<Dim> counts_per_rank() const { return {{spec_.ranks}, {3}}; }
+
+  ValueId add_counts(int layer, const Routing& routing) {
+    Value received{.name = "received rows per expert",
+                   .dtype = DType::int64,
+                   .shape = {{spec_.ranks}, {1, local_experts_}}};
+    if (per_rank()) {
+      received.name = "rows per rank of every rank";
+      received.shape = counts_per_rank();
+    }
+    const ValueId id = builder_.add_value(received);
+    builder_.add_op(OpKind::counts, routing_attributes(layer), {routing.counts}, {id});
+    return id;
+  }
+
   ValueId add_exchanged_experts(int layer, ValueId in, const Routing& routing) {
-    const RouterConfig& r = model_.router;
-    Attributes attributes = routing_attributes(layer);
+    const Attributes attributes = routing_attributes(layer);
     const double sent = rows_per_token() * spec_.tokens;
-    const SymbolId sent_rows = row_symbol(Symbol::Kind::sent_rows, layer, sent);
+    const SymbolId sent_rows = row_symbol(Symbol::Kind::sent_rows, "sent rows", layer, sent);
     const SymbolId received_rows =
-        row_symbol(Symbol::Kind::received_rows, layer, sent * spec_.imbalance);
-    const double real = static_cast<double>(r.experts) / (r.experts + r.zero_experts);
-    attributes.experts_per_row = r.top_k * real / rows_per_token();
-
-    const ValueId received_counts =
-        builder_.add_value({.name = "received rows per expert",
-                            .dtype = DType::int64,
-                            .shape = {{spec_.ranks}, {1, local_experts_}}});
-    builder_.add_op(OpKind::counts, attributes, {routing.counts}, {received_counts});
-
-    const bool per_expert = spec_.dispatch == DispatchForm::per_expert;
-    const ValueId permuted = builder_.add_value(
-        {.name = "rows to send",
-         .dtype = spec_.dtype,
-         .shape = {per_expert ? Dim{r.top_k, tokens_} : Dim{1, sent_rows}, {model_.hidden}}});
-    builder_.add_op(OpKind::permute, attributes, {in, routing.order, routing.counts}, {permuted});
-    const ValueId received = add_row_value("received rows", received_rows);
+        row_symbol(Symbol::Kind::received_rows, "received rows", layer, sent * spec_.imbalance);
+    const ValueId received_counts = add_counts(layer, routing);
+    const Dim to_send = per_rank() ? Dim{1, sent_rows} : Dim{model_.router.top_k, tokens_};
+    const ValueId permuted = add_moving_rows("rows to send", to_send, attributes);
+    std::vector<ValueId> inputs = {in, routing.order, routing.counts};
+    if (per_rank()) inputs.insert(inputs.end(), {routing.chosen, routing.weights});
+    builder_.add_op(OpKind::permute, attributes, inputs, {permuted});
+    const ValueId received = add_moving_rows("received rows", {1, received_rows}, attributes);
     builder_.add_op(OpKind::dispatch, attributes, {permuted, routing.counts, received_counts},
                     {received});
-    const auto [gate_up, down] = expert_weights(layer);
-    const ValueId computed = add_row_value("expert rows", received_rows);
-    builder_.add_op(OpKind::experts, attributes, {received, received_counts, gate_up, down},
-                    {computed});
-    const ValueId combined = add_row_value("combined rows", sent_rows);
+    const ValueId computed = per_rank()
+                                 ? add_summed_experts(layer, received, received_counts)
+                                 : add_experts(layer, received, received_counts, received_rows);
+    const SymbolId home_rows =
+        per_rank() ? row_symbol(Symbol::Kind::home_rows, "home rows", layer, sent) : sent_rows;
+    const ValueId combined = add_row_value("combined rows", home_rows);
     builder_.add_op(OpKind::combine, attributes, {computed, routing.counts, received_counts},
                     {combined});
     const ValueId routed = add_rows("routed output", {model_.hidden});
-    builder_.add_op(OpKind::unpermute, attributes, {combined, routing.inverse, routing.weights},
-                    {routed});
+    inputs = {combined, routing.inverse};
+    if (!per_rank()) inputs.push_back(routing.weights);  // else they were weighed already
+    builder_.add_op(OpKind::unpermute, attributes, inputs, {routed});
     return routed;
+  }
+
+  // Per-expert dispatch: a row goes back for every row received.
+  ValueId add_experts(int layer, ValueId received, ValueId received_counts,
+                      SymbolId received_rows) {
+    const Attributes attributes = routing_attributes(layer);
+    ValueId expert_rows = received;
+    if (sends_packets(attributes)) {
+      expert_rows = add_row_value("unpacked rows", received_rows);
+      builder_.add_op(OpKind::arrange, attributes, {received_counts, received}, {expert_rows});
+    }
+    const auto [gate_up, down] = expert_weights(layer);
+    const ValueId computed = add_row_value("expert rows", received_rows);
+    builder_.add_op(OpKind::experts, attributes, {expert_rows, received_counts, gate_up, down},
+                    {computed});
+    return computed;
+  }
+
+  // Per-rank dispatch: what several experts make of a row is summed before it goes back.
+  ValueId add_summed_experts(int layer, ValueId received, ValueId received_counts) {
+    const RouterConfig& r = model_.router;
+    const Attributes attributes = routing_attributes(layer);
+    const double real = static_cast<double>(r.experts) / (r.experts + r.zero_experts);
+    const double computed_rows = r.top_k * real * spec_.tokens * spec_.imbalance;
+    const SymbolId expert_rows =
+        row_symbol(Symbol::Kind::expert_rows, "expert rows", layer, computed_rows);
+    const SymbolId returned_rows = row_symbol(Symbol::Kind::returned_rows, "returned rows", layer,
+                                              rows_per_token() * spec_.tokens * spec_.imbalance);
+    const ValueId arranged = add_row_value("rows by expert", expert_rows);
+    const ValueId counts = builder_.add_value(
+        {.name = "rows per local expert", .dtype = DType::int64, .shape = {{1, local_experts_}}});
+    const ValueId places = builder_.add_value(
+        {.name = "places", .dtype = DType::int64, .shape = {{r.top_k, returned_rows}}});
+    const ValueId weights = builder_.add_value({.name = "weights of places",
+                                                .dtype = DType::float32,
+                                                .shape = {{1, returned_rows}, {r.top_k}}});
+    builder_.add_op(OpKind::arrange, attributes, {received_counts, received},
+                    {arranged, counts, places, weights});
+    const auto [gate_up, down] = expert_weights(layer);
+    const ValueId computed = add_row_value("expert rows", expert_rows);
+    builder_.add_op(OpKind::experts, attributes, {arranged, counts, gate_up, down}, {computed});
+    const ValueId summed = add_row_value("summed rows", returned_rows);
+    builder_.add_op(OpKind::weigh, attributes, {places, weights, computed}, {summed});
+    return summed;
   }
 
   // One rank has all experts: rows go nowhere, and the host need not learn how they spread.
@@ -369,7 +440,8 @@ class ForwardBuilder {
   ValueId add_local_experts(int layer, ValueId in, const Routing& routing) {
     const Attributes attributes = routing_attributes(layer);
     const double mine = model_.router.top_k * spec_.tokens / spec_.ranks * spec_.imbalance;
-    const SymbolId rows_here = row_symbol(Symbol::Kind::received_rows, layer, mine);
+    const SymbolId rows_here =
+        row_symbol(Symbol::Kind::received_rows, "received rows", layer, mine);
     builder_.set_host_waits(routing.plan);
     const ValueId permuted = add_row_value("local rows", rows_here);
     builder_.add_op(OpKind::permute, attributes, {in, routing.order, routing.counts}, {permuted});

@@ -32,7 +32,7 @@ struct StepSpec {
   double sequences = 1;          // per rank
   double context = 0;            // mean sequence length; 0: tokens / sequences
   DType dtype = DType::float32;  // of the residual stream, activations and weights
-  DType wire = DType::float32;   // of dispatched rows (combine returns `dtype`)
+  DType wire = DType::float32;   // of dispatched rows: dtype, or float8_e4m3 (combine: dtype)
   DispatchForm dispatch = DispatchForm::per_expert;
   RoutingMode routing = RoutingMode::model;
   double imbalance = 1.0;  // most loaded rank over the mean; scales received rows
@@ -41,7 +41,8 @@ struct StepSpec {
 
 // The forward step of one rank. Symbol 0.. hold the batch (see Symbol). Inputs are the values
 // "input_ids" and "positions" [tokens] int64; the output is "logits" [tokens or sequences, V] fp32.
-// Throws GraphError (ranks < 1, experts < ranks, connectivity for another model).
+// Throws GraphError (ranks < 1, experts < ranks, connectivity for another model, a wire that is
+// neither dtype nor float8_e4m3).
 Graph build_forward(const ModelConfig& model, const Connectivity& connectivity,
                     const StepSpec& spec);
 

@@ -119,9 +119,7 @@ void GraphBuilder::link_symbols() {
   graph_.binders_.assign(graph_.symbols_.size(), none);
   for (size_t s = 0; s < graph_.symbols_.size(); ++s) {
     const Symbol& symbol = graph_.symbols_[s];
-    if (symbol.kind != Symbol::Kind::sent_rows && symbol.kind != Symbol::Kind::received_rows) {
-      continue;
-    }
+    if (!is_routed(symbol.kind)) continue;
     for (const Op& op : graph_.ops_) {
       if (op.host_waits && op.attributes.layer == symbol.layer &&
           op.attributes.micro_batch == symbol.micro_batch) {

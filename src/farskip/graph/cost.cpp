@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "farskip/model/routing_statistics.h"
+
 namespace farskip {
 namespace {
 
@@ -33,29 +35,16 @@ double flops_of(const Graph& graph, const Op& op) {
     case OpKind::attention_prepare:
     case OpKind::output_projection:
     case OpKind::router:
+    case OpKind::experts:
     case OpKind::shared_experts:
     case OpKind::dense_mlp:
     case OpKind::head:
       return 2.0 * rows_of(graph, op.outputs.at(0)) * matrix_elements(graph, op);
-    case OpKind::experts: {
-      const double expert_rows = rows_of(graph, op.outputs.at(0)) * op.attributes.experts_per_row;
-      return 2.0 * expert_rows * matrix_elements(graph, op);
-    }
     case OpKind::attention_core:
       return attention_flops(graph, op);
     default:
       return 0;
   }
-}
-
-double row_bytes_on_wire(const Graph& graph, const Op& op) {
-  const Value& rows = graph.value(op.outputs.at(0));
-  const double width = graph.expected(rows.shape.back());
-  if (op.kind == OpKind::dispatch && op.attributes.wire == DType::float8_e4m3) {
-    return width + 4.0 * width / 128.0;  // one fp32 scale per 128 values
-  }
-  const DType dtype = op.kind == OpKind::dispatch ? op.attributes.wire : rows.dtype;
-  return width * static_cast<double>(bytes_of(dtype));
 }
 
 double sent_bytes(const Graph& graph, const Op& op) {
@@ -64,16 +53,44 @@ double sent_bytes(const Graph& graph, const Op& op) {
   switch (op.kind) {
     case OpKind::counts:
       return graph.expected_bytes(op.inputs.at(0)) * off_rank;
-    case OpKind::dispatch:
-      // What leaves this rank equals, on average, what arrives.
-      return rows_of(graph, op.outputs.at(0)) * row_bytes_on_wire(graph, op) * off_rank;
+    case OpKind::dispatch:  // what leaves this rank equals, on average, what arrives
     case OpKind::combine:
-      return rows_of(graph, op.outputs.at(0)) * row_bytes_on_wire(graph, op) * off_rank;
+      return graph.expected_bytes(op.outputs.at(0)) * off_rank;
     case OpKind::all_reduce:
       return graph.expected_bytes(op.outputs.at(0)) * 2.0 * off_rank;  // ring
     default:
       return 0;
   }
+}
+
+// Bytes of the last `count` inputs of an op.
+double bytes_of_last(const Graph& graph, const Op& op, size_t count) {
+  double bytes = 0;
+  for (size_t i = op.inputs.size() - count; i < op.inputs.size(); ++i) {
+    bytes += graph.expected_bytes(op.inputs[i]);
+  }
+  return bytes;
+}
+
+// Most ops read their inputs once. Chunks of a per-rank step read, of what came before them, only
+// rows that they need.
+double bytes_read(const Graph& graph, const Op& op) {
+  const Attributes& a = op.attributes;
+  const ValueId last = op.inputs.empty() ? none : op.inputs.back();
+  const size_t so_far = static_cast<size_t>(a.chunk) + 1;
+  if (op.kind == OpKind::embedding) {  // as many rows of its table as there are tokens
+    return graph.expected_bytes(op.inputs.at(0)) + graph.expected_bytes(op.outputs.at(0));
+  }
+  if (op.kind == OpKind::arrange && a.dispatch == DispatchForm::per_rank) {
+    const double packet = graph.expected(graph.value(last).shape.back());
+    return std::min(bytes_of_last(graph, op, so_far), rows_of(graph, op.outputs.at(0)) * packet);
+  }
+  if (op.kind == OpKind::weigh) {  // all expert rows, over all chunks
+    const double share =
+        share_first_reached(a.experts, a.top_k, a.ranks, a.chunks - 1 - a.chunk, a.chunks);
+    return graph.expected_bytes(last) * a.chunks * share;
+  }
+  return bytes_of_last(graph, op, op.inputs.size());
 }
 
 }  // namespace
@@ -82,11 +99,7 @@ OpCost cost_of(const Graph& graph, const Op& op) {
   OpCost cost;
   if (op.kind == OpKind::join) return cost;
   cost.flops = flops_of(graph, op);
-  for (ValueId id : op.inputs) {
-    // An embedding reads as many rows of its table as there are tokens.
-    const bool table = op.kind == OpKind::embedding && graph.value(id).kind == ValueKind::parameter;
-    cost.bytes_moved += table ? graph.expected_bytes(op.outputs.at(0)) : graph.expected_bytes(id);
-  }
+  cost.bytes_moved = bytes_read(graph, op);
   for (ValueId id : op.outputs) cost.bytes_moved += graph.expected_bytes(id);
   cost.bytes_sent = sent_bytes(graph, op);
   return cost;

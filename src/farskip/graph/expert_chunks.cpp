@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "farskip/graph/copier.h"
@@ -21,14 +22,17 @@ class ExpertChunks {
       switch (op.kind) {
         case OpKind::plan:
         case OpKind::counts:
+          resize_counts(op);
+          copier_.copy(op, with_chunk(op, 0));
+          break;
         case OpKind::permute:
           copier_.copy(op, with_chunk(op, 0));
           break;
         case OpKind::dispatch:
-          split_dispatch(op);
-          break;
+        case OpKind::arrange:
         case OpKind::experts:
-          split_experts(op);
+        case OpKind::weigh:
+          for (int chunk = 0; chunk < chunks_; ++chunk) add_chunk(op, chunk);
           break;
         case OpKind::combine:
           split_combine(op);
@@ -41,6 +45,8 @@ class ExpertChunks {
   }
 
  private:
+  static bool per_rank(const Op& op) { return op.attributes.dispatch == DispatchForm::per_rank; }
+
   Attributes with_chunk(const Op& op, int chunk) const {
     Attributes attributes = op.attributes;
     attributes.chunk = chunk;
@@ -48,93 +54,94 @@ class ExpertChunks {
     return attributes;
   }
 
+  // Per-rank counts, an op's last output, say for every chunk how many rows go with it.
+  void resize_counts(const Op& op) {
+    if (!per_rank(op)) return;
+    Value counts = graph_.value(op.outputs.back());
+    counts.shape.back().size *= chunks_;
+    copier_.bind(op.outputs.back(), copier_.builder().add_value(counts));
+  }
+
   // Share of all rows that move with this chunk. A per-rank row travels with the first chunk that
   // needs it and returns with the last.
-  double share(const Op& op, int chunk, bool back) const {
-    const Attributes& a = op.attributes;
-    if (a.dispatch == DispatchForm::per_expert) return 1.0 / chunks_;
+  double share(const Attributes& a, Symbol::Kind kind, int chunk) const {
+    const bool back = kind == Symbol::Kind::returned_rows || kind == Symbol::Kind::home_rows;
+    const bool whole_rows = back || kind == Symbol::Kind::received_rows;
+    if (a.dispatch == DispatchForm::per_expert || !whole_rows) return 1.0 / chunks_;
     const int part = back ? chunks_ - 1 - chunk : chunk;
-    auto reached = [&](int parts) {
-      return distinct_ranks_of_part(a.experts, a.top_k, a.ranks, parts, chunks_);
-    };
-    return (reached(part + 1) - reached(part)) / reached(chunks_);
+    return share_first_reached(a.experts, a.top_k, a.ranks, part, chunks_);
   }
 
-  ValueId rows_of_chunk(ValueId old, int chunk, double share) {
-    Value value = graph_.value(old);
-    Symbol symbol = graph_.symbol(value.shape.at(0).symbol);
-    symbol.chunk = chunk;
-    symbol.chunks = chunks_;
-    symbol.expected *= share;
-    value.shape[0].symbol = copier_.builder().add_symbol(symbol);
+  SymbolId symbol_of_chunk(SymbolId whole, const Attributes& attributes, int chunk) {
+    const auto [found, first] = symbols_.try_emplace({whole, chunk}, none);
+    if (first) {
+      Symbol symbol = graph_.symbol(whole);
+      symbol.chunk = chunk;
+      symbol.chunks = chunks_;
+      symbol.expected *= share(attributes, symbol.kind, chunk);
+      found->second = copier_.builder().add_symbol(symbol);
+    }
+    return found->second;
+  }
+
+  // A chunk's part of a value whose rows are cut into chunks.
+  ValueId value_of_chunk(ValueId whole, const Attributes& attributes, int chunk) {
+    Value value = graph_.value(whole);
+    SymbolId& symbol = value.shape.at(0).symbol;
+    symbol = symbol_of_chunk(symbol, attributes, chunk);
+    if (value.kind == ValueKind::parameter) {
+      value.chunk = chunk;
+      value.chunks = chunks_;
+    }
     return copier_.builder().add_value(value);
   }
 
-  ValueId experts_of_chunk(ValueId old, int chunk) {
-    Value value = graph_.value(old);
-    SymbolId& symbol = local_experts_[chunk];
-    if (symbol == none) {
-      Symbol copy = graph_.symbol(value.shape.at(0).symbol);
-      copy.chunk = chunk;
-      copy.chunks = chunks_;
-      copy.expected /= chunks_;
-      symbol = copier_.builder().add_symbol(copy);
-    }
-    value.shape[0].symbol = symbol;
-    value.chunk = chunk;
-    value.chunks = chunks_;
-    return copier_.builder().add_value(value);
+  // A per-rank row may have come, and been computed, with an earlier chunk.
+  static bool reads_earlier_chunks(const Op& op, size_t input) {
+    return per_rank(op) && (op.kind == OpKind::arrange || op.kind == OpKind::weigh) &&
+           input + 1 == op.inputs.size();
   }
 
-  void split_dispatch(const Op& op) {
-    std::vector<ValueId>& received = chunks_of_[op.outputs[0]];
-    for (int chunk = 0; chunk < chunks_; ++chunk) {
-      const ValueId rows = rows_of_chunk(op.outputs[0], chunk, share(op, chunk, false));
-      copier_.builder().add_op(op.kind, with_chunk(op, chunk), copier_.map(op.inputs), {rows});
-      received.push_back(rows);
-    }
-  }
-
-  void split_experts(const Op& op) {
-    const std::vector<ValueId>& received = chunks_of_.at(op.inputs[0]);
-    std::vector<ValueId>& computed = chunks_of_[op.outputs[0]];
-    for (int chunk = 0; chunk < chunks_; ++chunk) {
-      std::vector<ValueId> inputs = {received.at(chunk)};
-      for (size_t i = 1; i < op.inputs.size(); ++i) {
-        const bool stack = graph_.value(op.inputs[i]).kind == ValueKind::parameter;
-        inputs.push_back(stack ? experts_of_chunk(op.inputs[i], chunk) : copier_.map(op.inputs[i]));
+  std::vector<ValueId> inputs_of_chunk(const Op& op, int chunk) {
+    std::vector<ValueId> inputs;
+    for (size_t i = 0; i < op.inputs.size(); ++i) {
+      const ValueId id = op.inputs[i];
+      const auto cut = chunks_of_.find(id);
+      if (cut != chunks_of_.end()) {
+        const int first = reads_earlier_chunks(op, i) ? 0 : chunk;
+        inputs.insert(inputs.end(), cut->second.begin() + first, cut->second.begin() + chunk + 1);
+      } else if (graph_.value(id).kind == ValueKind::parameter) {
+        inputs.push_back(value_of_chunk(id, op.attributes, chunk));
+      } else {
+        inputs.push_back(copier_.map(id));
       }
-      // Its row count is that of the rows received so far, so that work stays even over chunks.
-      Attributes attributes = with_chunk(op, chunk);
-      attributes.experts_per_row *= 1.0 / chunks_ / share(op, chunk, false);
-      Value rows = copier_.builder().value(received.at(chunk));
-      rows.name = "expert rows";
-      const ValueId out = copier_.builder().add_value(rows);
-      copier_.builder().add_op(op.kind, attributes, inputs, {out});
-      computed.push_back(out);
     }
+    return inputs;
+  }
+
+  void add_chunk(const Op& op, int chunk) {
+    std::vector<ValueId> outputs;
+    for (ValueId id : op.outputs) {
+      outputs.push_back(value_of_chunk(id, op.attributes, chunk));
+      chunks_of_[id].push_back(outputs.back());
+    }
+    copier_.builder().add_op(op.kind, with_chunk(op, chunk), inputs_of_chunk(op, chunk), outputs);
   }
 
   void split_combine(const Op& op) {
-    const std::vector<ValueId>& computed = chunks_of_.at(op.inputs[0]);
-    std::vector<ValueId> parts;
     const ValueId whole = copier_.map(op.outputs[0]);
     for (int chunk = 0; chunk < chunks_; ++chunk) {
-      std::vector<ValueId> inputs = {computed.at(chunk)};
-      for (size_t i = 1; i < op.inputs.size(); ++i) inputs.push_back(copier_.map(op.inputs[i]));
-      const ValueId part = rows_of_chunk(op.outputs[0], chunk, share(op, chunk, true));
-      copier_.builder().set_part_of(part, whole);
-      copier_.builder().add_op(op.kind, with_chunk(op, chunk), inputs, {part});
-      parts.push_back(part);
+      add_chunk(op, chunk);
+      copier_.builder().set_part_of(chunks_of_.at(op.outputs[0]).back(), whole);
     }
-    copier_.builder().add_op(OpKind::join, op.attributes, parts, {whole});
+    copier_.builder().add_op(OpKind::join, op.attributes, chunks_of_.at(op.outputs[0]), {whole});
   }
 
   const Graph& graph_;
   const int chunks_;
   GraphCopier copier_;
-  std::map<ValueId, std::vector<ValueId>> chunks_of_;  // by the value that they stand for
-  std::vector<SymbolId> local_experts_ = std::vector<SymbolId>(chunks_, none);
+  std::map<ValueId, std::vector<ValueId>> chunks_of_;     // by the value that they stand for
+  std::map<std::pair<SymbolId, int>, SymbolId> symbols_;  // by what they are of, and chunk
 };
 
 }  // namespace

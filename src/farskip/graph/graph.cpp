@@ -13,6 +13,7 @@ int64_t bytes_of(DType dtype) {
     case DType::float16:
       return 2;
     case DType::float8_e4m3:
+    case DType::uint8:
       return 1;
     case DType::int64:
       return 8;
@@ -21,7 +22,8 @@ int64_t bytes_of(DType dtype) {
 }
 
 const char* to_string(DType dtype) {
-  constexpr std::array names = {"float32", "bfloat16", "float16", "float8_e4m3", "int32", "int64"};
+  constexpr std::array names = {"float32", "bfloat16", "float16", "float8_e4m3",
+                                "int32",   "int64",    "uint8"};
   return names.at(static_cast<size_t>(dtype));
 }
 
@@ -38,7 +40,9 @@ const char* to_string(OpKind kind) {
                                                             "counts",
                                                             "permute",
                                                             "dispatch",
+                                                            "arrange",
                                                             "experts",
+                                                            "weigh",
                                                             "combine",
                                                             "unpermute",
                                                             "shared experts",
@@ -53,6 +57,34 @@ const char* to_string(OpKind kind) {
 bool is_communication(OpKind kind) {
   return kind == OpKind::counts || kind == OpKind::dispatch || kind == OpKind::combine ||
          kind == OpKind::all_reduce;
+}
+
+bool is_routed(Symbol::Kind kind) {
+  switch (kind) {
+    case Symbol::Kind::sent_rows:
+    case Symbol::Kind::received_rows:
+    case Symbol::Kind::expert_rows:
+    case Symbol::Kind::returned_rows:
+    case Symbol::Kind::home_rows:
+      return true;
+    case Symbol::Kind::tokens:
+    case Symbol::Kind::sequences:
+    case Symbol::Kind::part:
+    case Symbol::Kind::local_experts:
+      return false;
+  }
+  return false;
+}
+
+bool sends_packets(const Attributes& attributes) {
+  return attributes.dispatch == DispatchForm::per_rank || attributes.wire == DType::float8_e4m3;
+}
+
+PacketLayout packet_layout(const Attributes& attributes, int64_t width) {
+  return {.width = width,
+          .value_bytes = bytes_of(attributes.wire),
+          .scaled = attributes.wire == DType::float8_e4m3,
+          .choices = attributes.dispatch == DispatchForm::per_rank ? attributes.top_k : 0};
 }
 
 const char* to_string(DispatchForm form) {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "farskip/base/lane.h"
+#include "farskip/model/packet.h"
 
 namespace farskip {
 
@@ -14,7 +15,7 @@ using ValueId = int32_t;
 using SymbolId = int32_t;
 inline constexpr int32_t none = -1;
 
-enum class DType { float32, bfloat16, float16, float8_e4m3, int32, int64 };
+enum class DType { float32, bfloat16, float16, float8_e4m3, int32, int64, uint8 };
 int64_t bytes_of(DType dtype);
 const char* to_string(DType dtype);
 
@@ -25,9 +26,13 @@ struct Symbol {
     tokens,         // rows of a micro-batch on this rank; bound when the step starts
     sequences,      // sequences of a micro-batch; bound when the step starts
     part,           // rows of part `part` of `parts` of another symbol; bound with it
-    sent_rows,      // rows this rank dispatches for one expert chunk; bound by counts
-    received_rows,  // rows this rank receives for one expert chunk; bound by counts
     local_experts,  // experts of one chunk on this rank; bound by the placement
+    // Rows of one expert chunk; bound by counts.
+    sent_rows,      // that this rank dispatches
+    received_rows,  // that this rank receives
+    expert_rows,    // per-rank dispatch: that this rank's experts compute
+    returned_rows,  // per-rank dispatch: that this rank sends back
+    home_rows,      // per-rank dispatch: that come back to this rank
   };
   Kind kind = Kind::tokens;
   std::string name;
@@ -39,6 +44,8 @@ struct Symbol {
   double expected = 0;
   double bound = 0;  // never more than this
 };
+// Whether routing decides the size, so that a counts op binds it.
+bool is_routed(Symbol::Kind kind);
 
 // size, or size x symbol.
 struct Dim {
@@ -73,13 +80,15 @@ enum class OpKind {
   attention_core,     // q, k, v -> per-head outputs
   output_projection,  // per-head outputs, weight -> rows
   router,             // normed rows, weight [, bias] -> chosen experts, routing weights
-  plan,               // chosen experts -> row order, its inverse, rows per expert
-  counts,             // rows per expert here -> rows per expert from every rank (all-to-all)
-  permute,            // normed rows, order, counts -> rows to send
-  dispatch,           // rows to send -> received rows (all-to-all)
+  plan,               // chosen experts -> row order, its inverse, rows per expert or rank
+  counts,             // rows to every expert or rank -> rows from every rank (all-to-all)
+  permute,            // normed rows, order, counts -> rows or packets to send
+  dispatch,           // rows or packets to send -> received ones (all-to-all)
+  arrange,            // received packets -> rows by expert; per-rank: and where each lies
   experts,            // received rows, weights -> expert outputs
-  combine,            // expert outputs -> rows back at their tokens' home (all-to-all)
-  unpermute,          // rows, inverse order, routing weights -> routed output
+  weigh,              // per-rank: where rows lie, weights, expert outputs -> a sum a received row
+  combine,            // expert outputs or sums -> rows back at their tokens' home (all-to-all)
+  unpermute,          // rows, inverse order [, routing weights] -> routed output
   shared_experts,     // normed rows, weights -> rows
   dense_mlp,          // normed rows, weights -> rows
   join,               // parts -> the whole they lie in; no work
@@ -108,11 +117,15 @@ struct Attributes {
   int ranks = 1;
   DType wire = DType::float32;  // dtype on the wire; float8_e4m3 carries a scale per 128 values
   int experts = 0, top_k = 0, groups = 1, kept_groups = 1;
-  double experts_per_row = 1;  // experts: per-rank rows are computed by several experts each
-  double context = 0;          // attention_core: mean sequence length; a query sees half of it
+  double context = 0;  // attention_core: mean sequence length; a query sees half of it
   int heads = 0, qk_head_dim = 0, value_head_dim = 0;
   bool operator==(const Attributes&) const = default;
 };
+
+// Whether rows are dispatched as packets: in FP8, or with experts and weights beside them. How a
+// row of `width` values lies in one.
+bool sends_packets(const Attributes& attributes);
+PacketLayout packet_layout(const Attributes& attributes, int64_t width);
 
 struct Op {
   OpId id = none;

@@ -27,6 +27,13 @@ double distinct_ranks_of_part(int experts, int top_k, int ranks, int part, int p
   return ranks * (1.0 - miss(experts, mine, top_k));
 }
 
+double share_first_reached(int experts, int top_k, int ranks, int part, int parts) {
+  const auto reached = [&](int cuts) {
+    return distinct_ranks_of_part(experts, top_k, ranks, cuts, parts);
+  };
+  return (reached(part + 1) - reached(part)) / reached(parts);
+}
+
 double distinct_ranks_grouped(int experts, int top_k, int ranks, int groups, int kept) {
   const bool even = ranks >= groups ? ranks % groups == 0 : groups % ranks == 0;
   if (groups <= 1 || kept >= groups || !even) return distinct_ranks(experts, top_k, ranks);

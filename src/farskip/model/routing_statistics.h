@@ -17,4 +17,8 @@ double distinct_ranks_grouped(int experts, int top_k, int ranks, int groups, int
 // experts; parts == part gives distinct_ranks.
 double distinct_ranks_of_part(int experts, int top_k, int ranks, int part, int parts);
 
+// Of all ranks reached, the share that is reached through cut `part` (from 0) of `parts` and none
+// before it.
+double share_first_reached(int experts, int top_k, int ranks, int part, int parts);
+
 }  // namespace farskip

@@ -45,6 +45,22 @@ void require_bijection(std::span<const int64_t> position) {
   }
 }
 
+// What both forms of permute ask of their arguments.
+void require_rows(const at::Tensor& out, const at::Tensor& x, const at::Tensor& slots,
+                  int64_t top_k) {
+  require_shape(x, {-1, -1}, "permute input");
+  require_dense_rows(x, "permute input");
+  require_shape(out, {-1, x.size(1)}, "permute output");
+  require_dtype(out, x.scalar_type(), "permute output");
+  require_dense_rows(out, "permute output");
+  require_dtype(slots, at::kLong, "permute order");
+  if (top_k >= 1) return;
+  throw Error("no choices to permute for", {.where = "permute top_k",
+                                            .expected = "1 or more",
+                                            .found = std::to_string(top_k),
+                                            .hint = {}});
+}
+
 // One token: a block of columns at a time, so that the fp32 sums stay in registers.
 template <typename scalar_t>
 void sum_rows(scalar_t* out, std::span<const char* const> rows, const float* weights,
@@ -123,33 +139,54 @@ DispatchPlan make_plan(const at::Tensor& experts, const at::Tensor& position_of_
 
 at::Tensor permute(const at::Tensor& x, const at::Tensor& order, int64_t top_k) {
   require_shape(x, {-1, -1}, "permute input");
-  require_dense_rows(x, "permute input");
   require_shape(order, {-1}, "permute order");
-  require_dtype(order, at::kLong, "permute order");
-  if (top_k < 1) {
-    throw Error("no choices to permute for", {.where = "permute top_k",
-                                              .expected = "1 or more",
-                                              .found = std::to_string(top_k),
-                                              .hint = {}});
+  at::Tensor out = at::empty({order.size(0), x.size(1)}, x.options());
+  permute_out(out, x, order, top_k);
+  return out;
+}
+
+void permute_out(const at::Tensor& out, const at::Tensor& x, const at::Tensor& order,
+                 int64_t top_k) {
+  require_rows(out, x, order, top_k);
+  require_shape(order, {out.size(0)}, "permute order");
+  if (has_gpu_kernels(x)) return cuda::permute_out(out, x, order.contiguous(), top_k);
+  if (!x.is_cpu()) {
+    at::Tensor(out).copy_(x.index_select(0, order.floor_divide(top_k)));
+    return;
   }
-  if (has_gpu_kernels(x)) {
-    const at::Tensor out = at::empty({order.size(0), x.size(1)}, x.options());
-    cuda::permute_out(out, x, order.contiguous(), top_k);
-    return out;
-  }
-  if (!x.is_cpu()) return x.index_select(0, order.floor_divide(top_k));
-  const int64_t rows = order.size(0), bytes = x.size(1) * x.element_size();
+  const int64_t bytes = x.size(1) * x.element_size();
   const int64_t stride = x.stride(0) * x.element_size();
-  at::Tensor out = at::empty({rows, x.size(1)}, x.options());
+  const int64_t out_stride = out.stride(0) * out.element_size();
   const at::Tensor dense = order.contiguous();
   const int64_t* slot = dense.const_data_ptr<int64_t>();
   const char* from = static_cast<const char*>(x.const_data_ptr());
   char* to = static_cast<char*>(out.mutable_data_ptr());
-  for (int64_t row = 0; row < rows; ++row) {
+  for (int64_t row = 0; row < out.size(0); ++row) {
     require_index(slot[row], x.size(0) * top_k, "permute order");
-    if (bytes > 0) std::memcpy(to + row * bytes, from + slot[row] / top_k * stride, bytes);
+    if (bytes > 0) std::memcpy(to + row * out_stride, from + slot[row] / top_k * stride, bytes);
   }
-  return out;
+}
+
+void permute_by_inverse_out(const at::Tensor& out, const at::Tensor& x, const at::Tensor& inverse,
+                            int64_t top_k, int64_t first_row) {
+  require_rows(out, x, inverse, top_k);
+  require_shape(inverse, {x.size(0) * top_k}, "permute inverse");
+  const at::Tensor dense = inverse.contiguous();
+  if (has_gpu_kernels(x)) {
+    return cuda::permute_by_inverse_out(out, x, dense, top_k, first_row);
+  }
+  if (!x.is_cpu()) return tensor_ops::permute_by_inverse_out(out, x, dense, top_k, first_row);
+  const int64_t rows = out.size(0), bytes = x.size(1) * x.element_size();
+  const int64_t stride = x.stride(0) * x.element_size();
+  const int64_t out_stride = out.stride(0) * out.element_size();
+  const int64_t* row_of_slot = dense.const_data_ptr<int64_t>();
+  const char* from = static_cast<const char*>(x.const_data_ptr());
+  char* to = static_cast<char*>(out.mutable_data_ptr());
+  for (int64_t slot = 0; slot < dense.size(0); ++slot) {
+    const int64_t row = row_of_slot[slot] - first_row;
+    if (row < 0 || row >= rows || bytes == 0) continue;
+    std::memcpy(to + row * out_stride, from + slot / top_k * stride, bytes);
+  }
 }
 
 at::Tensor unpermute(std::span<const at::Tensor> chunks, const at::Tensor& inverse,
@@ -185,16 +222,21 @@ at::Tensor unpermute(std::span<const at::Tensor> chunks, const at::Tensor& inver
   const int64_t* row_of_slot = dense_inverse.const_data_ptr<int64_t>();
   const float* weight = dense_weights.const_data_ptr<float>();
   at::Tensor out = at::empty({tokens, width}, chunks[0].options());
-  std::vector<const char*> rows(top_k);
+  std::vector<const char*> rows;
+  std::vector<float> row_weights;
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kBFloat16, at::kHalf, out.scalar_type(), "unpermute", [&] {
     scalar_t* sums = out.mutable_data_ptr<scalar_t>();
     for (int64_t token = 0; token < tokens; ++token) {
-      for (int64_t j = 0; j < top_k; ++j) {
-        const int64_t row = row_of_slot[token * top_k + j];
+      rows.clear();
+      row_weights.clear();
+      for (int64_t slot = token * top_k; slot < (token + 1) * top_k; ++slot) {
+        const int64_t row = row_of_slot[slot];
+        if (row == -1) continue;
         require_index(row, static_cast<int64_t>(addresses.size()), "unpermute inverse");
-        rows[j] = addresses[row];
+        rows.push_back(addresses[row]);
+        row_weights.push_back(weight[slot]);
       }
-      sum_rows<scalar_t>(sums + token * width, rows, weight + token * top_k, width);
+      sum_rows<scalar_t>(sums + token * width, rows, row_weights.data(), width);
     }
   });
   return out;

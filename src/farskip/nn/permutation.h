@@ -24,11 +24,23 @@ DispatchPlan make_plan(const at::Tensor& experts, const at::Tensor& position_of_
 // [order.size(0), H], row i is token order[i] / top_k. Throws Error if a slot is out of range.
 at::Tensor permute(const at::Tensor& x, const at::Tensor& order, int64_t top_k);
 
+// As permute, into `out` [order.size(0), H] of x's dtype, whose rows may lie apart.
+void permute_out(const at::Tensor& out, const at::Tensor& x, const at::Tensor& order,
+                 int64_t top_k);
+
+// The same from the inverse, int64 [T * k]: row inverse[t * k + j] - first_row of `out` [n, H]
+// becomes row t of x [T, H], for those that are rows of `out`; others (-1: the slot has no row) are
+// left out. Several calls with parts of x fill one `out`. Throws Error if shapes or dtypes do not
+// fit.
+void permute_by_inverse_out(const at::Tensor& out, const at::Tensor& x, const at::Tensor& inverse,
+                            int64_t top_k, int64_t first_row = 0);
+
 // Brings expert outputs home: out[t] = sum over j of weights[t, j] * row(inverse[t * k + j]), in
 // the order of j (ascending expert ids, as Routing has them), accumulated in fp32 and rounded once.
 // `chunks`: tensors [n_i, H] that make up the T * k rows one after the other; where the rows are
-// cut changes no bit. `inverse` int64 [T * k], `weights` fp32 [T, k]; result [T, H] in the chunks'
-// dtype. Throws Error if shapes, dtypes or row numbers do not fit.
+// cut changes no bit. `inverse` int64 [T * k], where -1 is a slot that has no row and adds nothing;
+// `weights` fp32 [T, k]; result [T, H] in the chunks' dtype. Throws Error if shapes, dtypes or row
+// numbers do not fit.
 at::Tensor unpermute(std::span<const at::Tensor> chunks, const at::Tensor& inverse,
                      const at::Tensor& weights);
 at::Tensor unpermute(const at::Tensor& rows, const at::Tensor& inverse, const at::Tensor& weights);

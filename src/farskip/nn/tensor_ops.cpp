@@ -24,6 +24,7 @@
 
 #include "farskip/cuda/expert_order.h"
 #include "farskip/cuda/permutation.h"
+#include "farskip/model/packet.h"
 #include "farskip/nn/gpu.h"
 #include "farskip/nn/mlp.h"
 
@@ -147,15 +148,54 @@ at::Tensor to_device_of(const at::Tensor& like, const at::Tensor& host) {
   return host.pin_memory().to(like.device(), /*non_blocking=*/true);
 }
 
+// Slots outside `out` go to a row behind its last.
+void permute_by_inverse_out(const at::Tensor& out, const at::Tensor& x, const at::Tensor& inverse,
+                            int64_t top_k, int64_t first_row) {
+  const int64_t rows = out.size(0);
+  const at::Tensor row = inverse - first_row;
+  const at::Tensor outside = row.lt(0).logical_or_(row.ge(rows));
+  at::Tensor spacious = at::empty({rows + 1, x.size(1)}, x.options());
+  spacious.narrow(0, 0, rows).copy_(out);
+  spacious.index_copy_(0, row.masked_fill(outside, rows), x.repeat_interleave(top_k, 0));
+  at::Tensor(out).copy_(spacious.narrow(0, 0, rows));
+}
+
 at::Tensor unpermute(const at::Tensor& rows, const at::Tensor& inverse, const at::Tensor& weights) {
   const int64_t tokens = weights.size(0), top_k = weights.size(1);
   const at::Tensor slots = inverse.view({tokens, top_k});
+  const at::Tensor absent = slots.lt(0);
   at::Tensor sum = at::zeros({tokens, rows.size(1)}, rows.options().dtype(at::kFloat));
   for (int64_t slot = 0; slot < top_k; ++slot) {
-    const at::Tensor chosen = rows.index_select(0, slots.select(1, slot)).to(at::kFloat);
-    sum = sum + chosen * weights.narrow(1, slot, 1);
+    const at::Tensor chosen =
+        rows.index_select(0, slots.select(1, slot).clamp_min(0)).to(at::kFloat);
+    sum = sum + (chosen * weights.narrow(1, slot, 1)).masked_fill(absent.narrow(1, slot, 1), 0);
   }
   return sum.to(rows.scalar_type());
+}
+
+namespace {
+
+// x [T, H] as [T, blocks, 128], zeros behind its end, fp32.
+at::Tensor in_blocks(const at::Tensor& x, int64_t blocks) {
+  at::Tensor padded =
+      at::zeros({x.size(0), blocks * PacketLayout::block}, x.options().dtype(at::kFloat));
+  padded.narrow(1, 0, x.size(1)).copy_(x);
+  return padded.view({x.size(0), blocks, PacketLayout::block});
+}
+
+}  // namespace
+
+void quantize_out(const at::Tensor& values, const at::Tensor& scales, const at::Tensor& x) {
+  const at::Tensor wide = in_blocks(x, scales.size(1));
+  const at::Tensor largest = wide.abs().amax(-1).clamp_min(1e-30);
+  at::Tensor(scales).copy_(largest / 448.0);
+  const at::Tensor scaled = (wide * largest.reciprocal().mul(448.0).unsqueeze(-1)).flatten(1);
+  at::Tensor(values).copy_(scaled.narrow(1, 0, x.size(1)));
+}
+
+void dequantize_out(const at::Tensor& out, const at::Tensor& values, const at::Tensor& scales) {
+  const at::Tensor wide = in_blocks(values, scales.size(1)) * scales.unsqueeze(-1);
+  at::Tensor(out).copy_(wide.flatten(1).narrow(1, 0, out.size(1)));
 }
 
 }  // namespace farskip::tensor_ops

@@ -34,6 +34,13 @@ at::Tensor experts(const at::Tensor& rows, const at::Tensor& counts, const at::T
 // pinned memory, so that the host does not wait for the device.
 at::Tensor to_device_of(const at::Tensor& like, const at::Tensor& host);
 
+void permute_by_inverse_out(const at::Tensor& out, const at::Tensor& x, const at::Tensor& inverse,
+                            int64_t top_k, int64_t first_row);
+
 at::Tensor unpermute(const at::Tensor& rows, const at::Tensor& inverse, const at::Tensor& weights);
+
+// As quantize_out and dequantize_out of quantize.h; rows of any width.
+void quantize_out(const at::Tensor& values, const at::Tensor& scales, const at::Tensor& x);
+void dequantize_out(const at::Tensor& out, const at::Tensor& values, const at::Tensor& scales);
 
 }  // namespace farskip::tensor_ops

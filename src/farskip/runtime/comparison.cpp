@@ -69,6 +69,8 @@ class Comparer {
                       .two_batch = variant.two_batch,
                       .expert_chunks = variant.expert_chunks,
                       .pieces = variant.pieces,
+                      .dispatch = options_.dispatch,
+                      .fp8_wire = options_.fp8_wire,
                       .routing = options_.routing,
                       .head = HeadRows::last_of_sequence,
                       .dtype = options_.dtype},

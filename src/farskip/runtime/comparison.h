@@ -14,6 +14,8 @@ namespace farskip {
 struct ComparisonOptions {
   std::vector<Variant> variants;  // standard + blocking is added in front if it is not there
   RoutingMode routing = RoutingMode::model;
+  DispatchForm dispatch = DispatchForm::per_expert;
+  bool fp8_wire = false;  // as StepForm
   const RoutingRecord* replay = nullptr;
   at::ScalarType dtype = at::kFloat;
   int repeat = 5;   // counted rounds; in each every variant runs once, in turn

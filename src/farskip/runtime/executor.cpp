@@ -190,6 +190,7 @@ class Executor::Impl {
     }
     if (plan.op->host_waits && plan.op->lane == Lane::compute) learn_sizes(step.op);
     in_.clear();
+    host_in_.clear();
     out_.clear();
   }
 
@@ -202,7 +203,8 @@ class Executor::Impl {
             .lengths = plan.by_sequences ? sizes_.lengths_of_part(plan.piece)
                                          : sizes_.lengths(micro_batch),
             .first_token = sizes_.first_token(micro_batch),
-            .state = options_.state};
+            .state = options_.state,
+            .host_in = host_in_};
   }
 
   // Lanes are first in, first out, and a schedule names what was launched last first.
@@ -213,10 +215,7 @@ class Executor::Impl {
   void launch(const OpPlan& plan, Event ready) {
     gather_inputs(plan);
     prepare_outputs(plan);
-    std::vector<at::Tensor> host_in;
-    for (const InputPlan& input : plan.inputs) host_in.push_back(host_copy(input.value));
     KernelContext context = context_of(plan);
-    context.host_in = host_in;
     context.ready = std::move(ready);
     works_[plan.op->id] = plan.entry->launch(context, group_, in_, out_);
     for (const at::Tensor& tensor : in_) lane_.keep_for(tensor, group_.stream());
@@ -250,7 +249,9 @@ class Executor::Impl {
 
   void gather_inputs(const OpPlan& plan) {
     in_.clear();
+    host_in_.clear();
     for (const InputPlan& input : plan.inputs) {
+      host_in_.push_back(host_copy(input.value));
       const at::Tensor& whole = tensors_[input.value];
       if (input.cut) {
         in_.push_back(whole.narrow(0, sizes_.offset(plan.piece), sizes_.of({1, plan.piece})));
@@ -482,11 +483,11 @@ class Executor::Impl {
   std::vector<bool> done_;                    // by step of the schedule
   std::vector<bool> awaited_;                 // by op: some step of the schedule waits for it
   std::vector<ComputeTimes> compute_times_;   // by op
-  std::vector<at::Tensor> in_, out_;          // of the op at hand
-  std::vector<Shape> shapes_;                 // of its outputs
-  Event origin_;                              // on a device: when the step started there
-  int64_t bytes_ = 0, peak_bytes_ = 0;        // of activations
-  double waited_ = 0;                         // seconds of the host for the device, in this step
+  std::vector<at::Tensor> in_, host_in_, out_;  // of the op at hand
+  std::vector<Shape> shapes_;                   // of its outputs
+  Event origin_;                                // on a device: when the step started there
+  int64_t bytes_ = 0, peak_bytes_ = 0;          // of activations
+  double waited_ = 0;                           // seconds of the host for the device, in this step
   int host_waits_ = 0;
   Random random_;
 };

@@ -1,26 +1,35 @@
 #include "farskip/runtime/expert_layout.h"
 
 #include <ATen/ops/empty.h>
-
-#include <numeric>
+#include <ATen/ops/empty_like.h>
 
 namespace farskip {
 
 ExpertLayout::ExpertLayout(const Placement& placement, int chunks)
     : ranks_(placement.ranks()),
       chunks_(chunks),
-      position_of_expert_(at::empty({placement.experts()}, at::kLong)) {
+      position_of_expert_(at::empty({placement.experts()}, at::kLong)),
+      homes_{.rank = at::empty_like(position_of_expert_),
+             .chunk = at::empty_like(position_of_expert_),
+             .local = at::empty_like(position_of_expert_)} {
   for (int rank = 0; rank < ranks_; ++rank) {
     experts_of_.push_back(static_cast<int64_t>(placement.experts_of(rank).size()));
   }
   int64_t* position = position_of_expert_.mutable_data_ptr<int64_t>();
+  int64_t* home_rank = homes_.rank.mutable_data_ptr<int64_t>();
+  int64_t* home_chunk = homes_.chunk.mutable_data_ptr<int64_t>();
+  int64_t* number = homes_.local.mutable_data_ptr<int64_t>();
   int64_t next = 0;
   for (int chunk = 0; chunk < chunks; ++chunk) {
     for (int rank = 0; rank < ranks_; ++rank) {
       first_positions_.push_back(next);
       const Range local = local_experts(chunk, rank);
       for (int64_t e = local.first; e < local.last; ++e) {
-        position[placement.experts_of(rank)[e]] = next++;
+        const int expert = placement.experts_of(rank)[e];
+        position[expert] = next++;
+        home_rank[expert] = rank;
+        home_chunk[expert] = chunk;
+        number[expert] = e;
       }
     }
   }
@@ -38,28 +47,6 @@ Range ExpertLayout::positions(int chunk) const {
 
 Range ExpertLayout::local_experts(int chunk, int rank) const {
   return even_cut(experts_of_.at(rank), chunk, chunks_);
-}
-
-RowCounts sent_rows(const ExpertLayout& layout, const at::Tensor& counts, int chunk) {
-  const int64_t* rows = counts.const_data_ptr<int64_t>();
-  RowCounts sent;
-  for (int rank = 0; rank < layout.ranks(); ++rank) {
-    const Range range = layout.positions(chunk, rank);
-    sent.by_rank.push_back(std::accumulate(rows + range.first, rows + range.last, int64_t{0}));
-    sent.total += sent.by_rank.back();
-  }
-  return sent;
-}
-
-RowCounts received_rows(const ExpertLayout& layout, const at::Tensor& counts, int chunk, int rank) {
-  const int64_t* rows = counts.const_data_ptr<int64_t>();
-  const Range local = layout.local_experts(chunk, rank);
-  RowCounts received;
-  for (int from = 0; from < layout.ranks(); ++from, rows += counts.size(1)) {
-    received.by_rank.push_back(std::accumulate(rows + local.first, rows + local.last, int64_t{0}));
-    received.total += received.by_rank.back();
-  }
-  return received;
 }
 
 }  // namespace farskip

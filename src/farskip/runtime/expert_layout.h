@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "farskip/model/placement.h"
+#include "farskip/nn/rank_plan.h"
 #include "farskip/runtime/sizes.h"
 
 namespace farskip {
@@ -22,6 +23,8 @@ class ExpertLayout {
   int chunks() const { return chunks_; }
   // int64 [experts]: the position of every expert id.
   const at::Tensor& position_of_expert() const { return position_of_expert_; }
+  // Where every expert id is, in host memory.
+  const ExpertHomes& homes() const { return homes_; }
   // Positions of the experts of one rank in one chunk, and of a whole chunk.
   Range positions(int chunk, int rank) const;
   Range positions(int chunk) const;
@@ -33,17 +36,7 @@ class ExpertLayout {
   std::vector<int64_t> experts_of_;       // by rank
   std::vector<int64_t> first_positions_;  // by chunk and rank, and the end
   at::Tensor position_of_expert_;
+  ExpertHomes homes_;
 };
-
-// Rows per rank and in all that one rank sends or receives in one chunk.
-struct RowCounts {
-  std::vector<int64_t> by_rank;
-  int64_t total = 0;
-};
-
-// From `counts` int64 [experts], rows of each position that this rank sends.
-RowCounts sent_rows(const ExpertLayout& layout, const at::Tensor& counts, int chunk);
-// From `counts` int64 [ranks, local experts], rows that every rank sends to each expert here.
-RowCounts received_rows(const ExpertLayout& layout, const at::Tensor& counts, int chunk, int rank);
 
 }  // namespace farskip

@@ -27,7 +27,6 @@ const KernelEntry& KernelTable::find(const Op& op) const {
         "the host can not learn sizes from this op",
         {.where = describe(op), .found = "no bind function in the kernel table"});
   }
-  if (entry.check) entry.check(op);
   return entry;
 }
 

@@ -32,8 +32,7 @@ struct KernelContext {
   const std::vector<int64_t>& lengths;
   int64_t first_token;  // of the micro-batch, counted over this rank's tokens
   KernelState* state;   // as given to the executor; may be null
-  // Launches: the input in host memory, of those that ops which bind sizes read or wrote; on a CPU,
-  // of all.
+  // The input in host memory, of those that ops which bind sizes read or wrote; on a CPU, of all.
   std::span<const at::Tensor> host_in = {};
   // Launches: the input is there once this is passed.
   Event ready = {};
@@ -50,14 +49,11 @@ using Kernel = void (*)(const KernelContext& context, Inputs in, Outputs out);
 using Launch = Work (*)(const KernelContext& context, Group& group, Inputs in, Outputs out);
 // The size of a symbol that the op, now finished, binds; tensors are in host memory.
 using Bind = int64_t (*)(const KernelContext& context, const Symbol& symbol, Inputs in, Inputs out);
-// Throws UnsupportedError if the kernel can not do this op with these attributes.
-using Check = void (*)(const Op& op);
 
 struct KernelEntry {
   Kernel kernel = nullptr;
   Launch launch = nullptr;
   Bind bind = nullptr;
-  Check check = nullptr;
   // The kernel makes its outputs: they come in undefined and it assigns them, except for parts of
   // a larger value, which come in defined like any other kernel's. `deliver` does either.
   bool makes_outputs = false;

@@ -156,6 +156,8 @@ KernelTable forward_kernels() {
   table.add(OpKind::final_norm, run_final_norm);
   table.add(OpKind::head, run_head);
   add_routing_kernels(table);
+  add_exchange_kernels(table);
+  add_arrival_kernels(table);
   return table;
 }
 

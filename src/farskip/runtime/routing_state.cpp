@@ -4,6 +4,8 @@
 
 #include <utility>
 
+#include "farskip/base/error.h"
+
 namespace farskip {
 
 const ExpertLayout& RoutingState::layout(const Placement& placement, int chunks) {
@@ -15,6 +17,17 @@ const at::Tensor& RoutingState::positions(const Placement& placement, int chunks
   const at::Tensor& host = layout(placement, chunks).position_of_expert();
   at::Tensor& copy = positions_[chunks];
   if (!copy.defined() || copy.device() != device) copy = host.to(device);
+  return copy;
+}
+
+const ExpertHomes& RoutingState::homes(const Placement& placement, int chunks, at::Device device) {
+  const ExpertHomes& host = layout(placement, chunks).homes();
+  ExpertHomes& copy = homes_[chunks];
+  if (!copy.rank.defined() || copy.rank.device() != device) {
+    copy = {.rank = host.rank.to(device),
+            .chunk = host.chunk.to(device),
+            .local = host.local.to(device)};
+  }
   return copy;
 }
 
@@ -41,6 +54,19 @@ RoutingRecord RoutingState::take_record() {
                      at::cat({entry->second.weights, routing.weights})};
   }
   return whole;
+}
+
+RoutingState& routing_state_of(const KernelContext& context) {
+  auto* state = dynamic_cast<RoutingState*>(context.state);
+  if (!state) {
+    throw Error("routing kernels need a RoutingState",
+                {.where = describe(context.op), .found = "none in the executor's options"});
+  }
+  return *state;
+}
+
+const ExpertLayout& layout_of(const KernelContext& context) {
+  return routing_state_of(context).layout(context.placement, context.op.attributes.chunks);
 }
 
 }  // namespace farskip

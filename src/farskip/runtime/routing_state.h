@@ -30,6 +30,8 @@ class RoutingState final : public KernelState {
   const ExpertLayout& layout(const Placement& placement, int chunks);
   // position_of_expert of that layout on a device, copied there at its first use. Stays valid.
   const at::Tensor& positions(const Placement& placement, int chunks, at::Device device);
+  // The same for the layout's homes.
+  const ExpertHomes& homes(const Placement& placement, int chunks, at::Device device);
   // balanced_routing of these tokens on a device, computed at its first use. Stays valid.
   const Routing& balanced(int64_t tokens, int64_t experts, int64_t top_k, int64_t first_token,
                           at::Device device);
@@ -42,9 +44,15 @@ class RoutingState final : public KernelState {
   RoutingOptions options_;
   std::map<int, ExpertLayout> layouts_;
   std::map<int, at::Tensor> positions_;  // by chunks
+  std::map<int, ExpertHomes> homes_;     // by chunks
   // By tokens, experts, choices and first token.
   std::map<std::array<int64_t, 4>, Routing> balanced_;
   std::map<std::pair<int, int>, Routing> record_;  // by layer and micro-batch
 };
+
+// What a routing kernel was given. Throws Error if the executor has no RoutingState.
+RoutingState& routing_state_of(const KernelContext& context);
+// The layout for the chunks of a kernel's op.
+const ExpertLayout& layout_of(const KernelContext& context);
 
 }  // namespace farskip

@@ -87,11 +87,14 @@ void Sizes::start(const std::vector<int64_t>& lengths) {
       case Symbol::Kind::part:
         bind_part(id, symbol);
         break;
+      case Symbol::Kind::local_experts:
+        break;
       case Symbol::Kind::sent_rows:
       case Symbol::Kind::received_rows:
+      case Symbol::Kind::expert_rows:
+      case Symbol::Kind::returned_rows:
+      case Symbol::Kind::home_rows:
         sizes_[i] = -1;
-        break;
-      case Symbol::Kind::local_experts:
         break;
     }
   }

@@ -34,7 +34,9 @@ PlannedStep plan_step(const ModelConfig& model, const Connectivity& connectivity
   spec.tokens = tokens / ranks;
   spec.sequences = sequences / ranks;
   spec.context = sequences > 0 ? tokens / sequences : 0;
-  spec.dtype = spec.wire = dtype_of(form.dtype);
+  spec.dtype = dtype_of(form.dtype);
+  spec.wire = form.fp8_wire ? DType::float8_e4m3 : spec.dtype;
+  spec.dispatch = form.dispatch;
   spec.routing = form.routing;
   spec.head = form.head;
   Graph graph = build_forward(model, connectivity, spec);

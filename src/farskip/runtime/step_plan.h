@@ -18,6 +18,8 @@ struct StepForm {
   bool two_batch = false;
   int expert_chunks = 1;
   int pieces = 1;
+  DispatchForm dispatch = DispatchForm::per_expert;
+  bool fp8_wire = false;  // dispatch sends rows in FP8, with a scale per 128 values
   RoutingMode routing = RoutingMode::model;
   HeadRows head = HeadRows::all;
   at::ScalarType dtype = at::kFloat;

@@ -28,7 +28,9 @@ int stage_of(OpKind kind) {
     case OpKind::attention_core:
     case OpKind::output_projection:
       return 3;
+    case OpKind::arrange:
     case OpKind::experts:
+    case OpKind::weigh:
     case OpKind::combine:
     case OpKind::all_reduce:
       return 4;

@@ -60,7 +60,7 @@ TwoLevel exchanged_bytes(const Graph& graph, const Op& op, const HardwareProfile
                    .groups = limited ? a.groups : 1,
                    .kept_groups = limited ? a.kept_groups : 1,
                    .form = a.dispatch,
-                   .dispatch_wire = a.wire,
+                   .dispatch_wire = rows.dtype,
                    .combine_wire = rows.dtype},
                   layout_over_domains(hardware, a.ranks));
   const double tokens = graph.expected(rows.shape.at(0)) / token.copies;

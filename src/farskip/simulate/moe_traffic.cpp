@@ -70,6 +70,8 @@ double row_bytes(int64_t hidden, DType wire) {
       return 4 * width;
     case DType::int64:
       return 8 * width;
+    case DType::uint8:
+      return width;
   }
   throw Error("unknown dtype on the wire");
 }

@@ -1,0 +1,121 @@
+#include <ATen/ops/cat.h>
+#include <c10/core/StreamGuard.h>
+
+#include <utility>
+
+#include "farskip/runtime/kernels.h"
+#include "farskip/runtime/routing_state.h"
+#include "farskip/runtime/row_counts.h"
+
+namespace farskip {
+namespace {
+
+bool per_rank(const Op& op) { return op.attributes.dispatch == DispatchForm::per_rank; }
+
+// What `make` computes on the group's stream behind `ready`, and when that is there: an input that
+// a launch makes itself must not wait for all that the compute lane has queued.
+template <typename Make>
+std::pair<at::Tensor, Event> on_stream_of(const Group& group, const Event& ready, Make make) {
+  if (group.device().is_cpu()) return {make(), Event()};
+  ready.block(group.stream());
+  const c10::StreamGuard guard(group.stream());
+  at::Tensor made = make();
+  return {std::move(made), Event::record(group.stream())};
+}
+
+// Every rank tells every other how many rows it will send for each of its experts, in the order of
+// the receiver's local experts, whatever the chunks.
+Work launch_expert_counts(const KernelContext& context, Group& group, Inputs in, Outputs out) {
+  const ExpertLayout& layout = layout_of(context);
+  std::vector<at::Tensor> blocks;
+  std::vector<int64_t> sent, received;
+  for (int rank = 0; rank < layout.ranks(); ++rank) {
+    int64_t experts = 0;
+    for (int chunk = 0; chunk < layout.chunks(); ++chunk) {
+      const Range range = layout.positions(chunk, rank);
+      blocks.push_back(in[0].narrow(0, range.first, range.size()));
+      experts += range.size();
+    }
+    sent.push_back(experts);
+    received.push_back(out[0].size(1));
+  }
+  // Without chunks the rows lie by rank already.
+  if (layout.chunks() == 1) {
+    return group.all_to_all(out[0].view({-1}), in[0], received, sent, context.op.id, context.ready);
+  }
+  const auto [by_rank, ready] = on_stream_of(group, context.ready, [&] { return at::cat(blocks); });
+  return group.all_to_all(out[0].view({-1}), by_rank, received, sent, context.op.id, ready);
+}
+
+Work launch_counts(const KernelContext& context, Group& group, Inputs in, Outputs out) {
+  if (!per_rank(context.op)) return launch_expert_counts(context, group, in, out);
+  const std::vector<int64_t> one_each(group.size(), 1);
+  return group.all_to_all(out[0], in[0], one_each, one_each, context.op.id, context.ready);
+}
+
+int64_t bind_rank_rows(const Symbol& symbol, const at::Tensor& own, const at::Tensor& received) {
+  const bool sends =
+      symbol.kind == Symbol::Kind::sent_rows || symbol.kind == Symbol::Kind::home_rows;
+  const bool dispatched =
+      symbol.kind == Symbol::Kind::sent_rows || symbol.kind == Symbol::Kind::received_rows;
+  const RankRows what = symbol.kind == Symbol::Kind::expert_rows ? RankRows::computed
+                        : dispatched                             ? RankRows::dispatched
+                                                                 : RankRows::returned;
+  const at::Tensor& counts = sends ? own : received;
+  // A whole is all chunks, of which it knows nothing.
+  const bool whole = symbol.chunks == 1;
+  return whole ? rank_rows_before(counts, what, static_cast<int>(counts.size(1) / 3))
+               : rank_rows(counts, what, symbol.chunk).total;
+}
+
+int64_t bind_rows(const KernelContext& context, const Symbol& symbol, Inputs in, Inputs out) {
+  if (per_rank(context.op)) return bind_rank_rows(symbol, in[0], out[0]);
+  const ExpertLayout& layout = routing_state_of(context).layout(context.placement, symbol.chunks);
+  if (symbol.kind == Symbol::Kind::received_rows) {
+    return received_rows(layout, out[0], symbol.chunk, context.rank).total;
+  }
+  // A whole has no chunks of its own, and sums over any layout are the same.
+  return sent_rows(layout, in[0], symbol.chunk).total;
+}
+
+// Rows of one chunk: out of their tokens' rank, and into their experts' rank. `in` of dispatch and
+// combine: rows, rows to every expert or rank, rows from every rank.
+struct Moved {
+  RowCounts out, in;
+};
+Moved moved_rows(const KernelContext& context, int chunk) {
+  const at::Tensor &own = context.host_in[1], &received = context.host_in[2];
+  if (per_rank(context.op)) {
+    const RankRows what =
+        context.op.kind == OpKind::dispatch ? RankRows::dispatched : RankRows::returned;
+    return {rank_rows(own, what, chunk), rank_rows(received, what, chunk)};
+  }
+  const ExpertLayout& layout = layout_of(context);
+  return {sent_rows(layout, own, chunk), received_rows(layout, received, chunk, context.rank)};
+}
+
+Work launch_dispatch(const KernelContext& context, Group& group, Inputs in, Outputs out) {
+  const int chunk = context.op.attributes.chunk;
+  int64_t first = 0;
+  for (int before = 0; before < chunk; ++before) first += moved_rows(context, before).out.total;
+  const Moved rows = moved_rows(context, chunk);
+  return group.all_to_all(out[0], in[0].narrow(0, first, rows.out.total), rows.in.by_rank,
+                          rows.out.by_rank, context.op.id, context.ready);
+}
+
+// Dispatch backwards.
+Work launch_combine(const KernelContext& context, Group& group, Inputs in, Outputs out) {
+  const Moved rows = moved_rows(context, context.op.attributes.chunk);
+  return group.all_to_all(out[0], in[0], rows.out.by_rank, rows.in.by_rank, context.op.id,
+                          context.ready);
+}
+
+}  // namespace
+
+void add_exchange_kernels(KernelTable& table) {
+  table.add(OpKind::counts, {.launch = launch_counts, .bind = bind_rows});
+  table.add(OpKind::dispatch, launch_dispatch);
+  table.add(OpKind::combine, launch_combine);
+}
+
+}  // namespace farskip
