@@ -352,7 +352,9 @@ class ForwardBuilder {
     const ValueId received_counts = add_counts(layer, routing);
     const Dim to_send = per_rank() ? Dim{1, sent_rows} : Dim{model_.router.top_k, tokens_};
     const ValueId permuted = add_moving_rows("rows to send", to_send, attributes);
-    std::vector<ValueId> inputs = {in, routing.order, routing.counts};
+    // Plain rows are written from tokens that are read once; packets are packed row by row.
+    const ValueId rows_or_slots = sends_packets(attributes) ? routing.order : routing.inverse;
+    std::vector<ValueId> inputs = {in, rows_or_slots, routing.counts};
     if (per_rank()) inputs.insert(inputs.end(), {routing.chosen, routing.weights});
     builder_.add_op(OpKind::permute, attributes, inputs, {permuted});
     const ValueId received = add_moving_rows("received rows", {1, received_rows}, attributes);
@@ -426,7 +428,7 @@ class ForwardBuilder {
                                  .shape = {{model_.router.top_k, tokens_}, {model_.hidden}}});
     };
     const ValueId permuted = slots("permuted rows");
-    builder_.add_op(OpKind::permute, attributes, {in, routing.order, routing.counts}, {permuted});
+    builder_.add_op(OpKind::permute, attributes, {in, routing.inverse, routing.counts}, {permuted});
     const auto [gate_up, down] = expert_weights(layer);
     const ValueId computed = slots("expert rows");
     builder_.add_op(OpKind::experts, attributes, {permuted, routing.counts, gate_up, down},

@@ -84,7 +84,7 @@ void run_plan(const KernelContext& context, Inputs in, Outputs out) {
 
 void run_permute(const KernelContext& context, Inputs in, Outputs out) {
   const Attributes& a = context.op.attributes;
-  if (!sends_packets(a)) return permute_out(out[0], in[0], in[1], a.top_k);
+  if (!sends_packets(a)) return permute_by_inverse_out(out[0], in[0], in[1], a.top_k);
   const PacketLayout layout = packet_layout(a, in[0].size(1));
   const at::Tensor slots = in[1].narrow(0, 0, out[0].size(0));
   pack_rows(out[0], layout, in[0], slots, a.top_k);
