@@ -3,7 +3,8 @@
 writes one JSON line a run. With a second GPU in reach, paced collectives cross to it and back (loopback path peer) as well as
 being copied within one (path device), and two real ranks run over NCCL.
 
-  bench/gpu.py [--farskip build/release/bin/farskip] [--results bench/results/gpu.jsonl] [--only prefill,v3,v2-lite,...] [--dry-run]
+  bench/gpu.py [--farskip build/release/bin/farskip] [--results bench/results/gpu.jsonl] [--only prefill,v3,...]
+               [--match TEXT] [--dry-run]
 
 Then bench/compare_results.py says how a run compares with a stored one, bench/plot_links.py draws the sweep over links.
 """
@@ -41,6 +42,8 @@ class Run:
 
     def record(self, section, name, command, environments=({},)):
         """Runs the command, once for each environment side by side, and keeps what the first prints."""
+        if self.options.match not in name:
+            return
         if self.options.dry_run:
             print(section, name, *command)
             return
@@ -170,6 +173,7 @@ def main():
     parser.add_argument("--farskip", default=str(ROOT / "build" / "release" / "bin" / "farskip"))
     parser.add_argument("--results", default=str(ROOT / "bench" / "results" / "gpu.jsonl"))
     parser.add_argument("--only", default=",".join(SECTIONS), help="sections, by comma: " + ", ".join(SECTIONS))
+    parser.add_argument("--match", default="", help="only runs whose name has this")
     parser.add_argument("--dry-run", action="store_true", help="print the commands")
     options = parser.parse_args()
     unknown = [name for name in options.only.split(",") if name not in SECTIONS]

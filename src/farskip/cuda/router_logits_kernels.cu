@@ -53,73 +53,105 @@ __device__ __forceinline__ void load_tile(__nv_bfloat16* tile, const __nv_bfloat
   }
 }
 
-template <int Experts>
-__device__ __forceinline__ void multiply_tile(float (&sums)[Experts / 8][4],
-                                              const __nv_bfloat16* tokens,
+// What a warp and a block of four warps compute: `rows` x (4 / rows) warps.
+template <int WarpTokens, int WarpExperts, int Rows>
+struct Shape {
+  static constexpr int rows = Rows, columns = 4 / Rows;
+  static constexpr int warp_tokens = WarpTokens, warp_experts = WarpExperts;
+  static constexpr int tokens = WarpTokens * rows, experts = WarpExperts * columns;
+  static constexpr int stage = (tokens + experts) * tile_width;  // elements
+};
+using Narrow = Shape<16, 64, 4>;  // few experts: more blocks
+using Wide = Shape<64, 64, 2>;    // many: each load from shared memory serves more products
+
+template <typename S>
+using Sums = float[S::warp_tokens / 16][S::warp_experts / 8][4];
+
+template <typename S>
+__device__ __forceinline__ void multiply_tile(Sums<S>& sums, const __nv_bfloat16* tokens,
                                               const __nv_bfloat16* experts) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int first_token = warp / S::columns * S::warp_tokens;
+  const int first_expert = warp % S::columns * S::warp_experts;
 #pragma unroll
   for (int step = 0; step < tile_width / 16; ++step) {
-    uint32_t a[4];
-    load_matrices(a, tokens + place(warp * 16 + lane % 16, step * 2 + lane / 16));
+    uint32_t a[S::warp_tokens / 16][4];
 #pragma unroll
-    for (int pair = 0; pair < Experts / 16; ++pair) {
+    for (int i = 0; i < S::warp_tokens / 16; ++i) {
+      load_matrices(a[i],
+                    tokens + place(first_token + i * 16 + lane % 16, step * 2 + lane / 16));
+    }
+#pragma unroll
+    for (int pair = 0; pair < S::warp_experts / 16; ++pair) {
       uint32_t b[4];
-      load_matrices(b,
-                    experts + place(pair * 16 + lane / 16 * 8 + lane % 8, step * 2 + lane / 8 % 2));
-      multiply(sums[2 * pair], a, b[0], b[1]);
-      multiply(sums[2 * pair + 1], a, b[2], b[3]);
+      load_matrices(b, experts + place(first_expert + pair * 16 + lane / 16 * 8 + lane % 8,
+                                       step * 2 + lane / 8 % 2));
+#pragma unroll
+      for (int i = 0; i < S::warp_tokens / 16; ++i) {
+        multiply(sums[i][2 * pair], a[i], b[0], b[1]);
+        multiply(sums[i][2 * pair + 1], a[i], b[2], b[3]);
+      }
     }
   }
 }
 
-template <int Experts>
+template <typename S>
+__device__ __forceinline__ void store(const RouterLogitsArguments& a, const Sums<S>& sums,
+                                      int64_t block_token, int block_expert) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int64_t first_token = block_token + warp / S::columns * S::warp_tokens + lane / 4;
+  const int first_expert = block_expert + warp % S::columns * S::warp_experts + lane % 4 * 2;
+#pragma unroll
+  for (int i = 0; i < S::warp_tokens / 16; ++i) {
+#pragma unroll
+    for (int j = 0; j < S::warp_experts / 8 * 4; ++j) {
+      const int64_t token = first_token + i * 16 + j % 4 / 2 * 8;
+      const int expert = first_expert + j / 4 * 8 + j % 2;
+      if (token < a.tokens && expert < a.experts) {
+        a.out[token * a.experts + expert] = sums[i][j / 4][j % 4];
+      }
+    }
+  }
+}
+
+template <typename S>
 __global__ void __launch_bounds__(threads) router_logits(const RouterLogitsArguments a) {
   extern __shared__ __nv_bfloat16 shared[];
-  constexpr int tile_size = (tile_tokens + Experts) * tile_width;
-  const int64_t first_token = static_cast<int64_t>(blockIdx.x) * tile_tokens;
-  const int first_expert = static_cast<int>(blockIdx.y) * Experts;
+  const int64_t first_token = static_cast<int64_t>(blockIdx.x) * S::tokens;
+  const int first_expert = static_cast<int>(blockIdx.y) * S::experts;
   const int steps = a.width / tile_width;
   const auto load = [&](int step) {
     if (step < steps) {
-      __nv_bfloat16* const tile = shared + step % stages * tile_size;
-      load_tile<tile_tokens>(tile, a.x + first_token * a.x_stride, a.x_stride,
-                             a.tokens - first_token, step * tile_width);
-      load_tile<Experts>(tile + tile_tokens * tile_width,
-                         a.weight + static_cast<int64_t>(first_expert) * a.width, a.width,
-                         a.experts - first_expert, step * tile_width);
+      __nv_bfloat16* const tile = shared + step % stages * S::stage;
+      load_tile<S::tokens>(tile, a.x + first_token * a.x_stride, a.x_stride,
+                           a.tokens - first_token, step * tile_width);
+      load_tile<S::experts>(tile + S::tokens * tile_width,
+                            a.weight + static_cast<int64_t>(first_expert) * a.width, a.width,
+                            a.experts - first_expert, step * tile_width);
     }
     asm volatile("cp.async.commit_group;");
   };
-  float sums[Experts / 8][4] = {};
+  Sums<S> sums = {};
   for (int step = 0; step < stages - 1; ++step) load(step);
   for (int step = 0; step < steps; ++step) {
     asm volatile("cp.async.wait_group %0;" ::"n"(stages - 2));
     __syncthreads();
     load(step + stages - 1);
-    const __nv_bfloat16* const tile = shared + step % stages * tile_size;
-    multiply_tile<Experts>(sums, tile, tile + tile_tokens * tile_width);
+    const __nv_bfloat16* const tile = shared + step % stages * S::stage;
+    multiply_tile<S>(sums, tile, tile + S::tokens * tile_width);
   }
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-#pragma unroll
-  for (int i = 0; i < Experts / 8 * 4; ++i) {
-    const int64_t token = first_token + warp * 16 + lane / 4 + (i % 4 / 2) * 8;
-    const int expert = first_expert + i / 4 * 8 + lane % 4 * 2 + i % 2;
-    if (token < a.tokens && expert < a.experts) {
-      a.out[token * a.experts + expert] = sums[i / 4][i % 4];
-    }
-  }
+  store<S>(a, sums, first_token, first_expert);
 }
 
-template <int Experts>
+template <typename S>
 void launch(const RouterLogitsArguments& a, cudaStream_t stream) {
-  constexpr int bytes = stages * (tile_tokens + Experts) * tile_width * sizeof(__nv_bfloat16);
-  check_call(cudaFuncSetAttribute(router_logits<Experts>,
-                                  cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+  constexpr int bytes = stages * S::stage * sizeof(__nv_bfloat16);
+  check_call(cudaFuncSetAttribute(router_logits<S>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                  bytes),
              "cudaFuncSetAttribute");
-  const dim3 grid(static_cast<unsigned>(divide_up(a.tokens, tile_tokens)),
-                  static_cast<unsigned>(divide_up(a.experts, Experts)));
-  router_logits<Experts><<<grid, threads, bytes, stream>>>(a);
+  const dim3 grid(static_cast<unsigned>(divide_up(a.tokens, S::tokens)),
+                  static_cast<unsigned>(divide_up(a.experts, S::experts)));
+  router_logits<S><<<grid, threads, bytes, stream>>>(a);
   check_launch("router_logits");
 }
 
@@ -127,9 +159,9 @@ void launch(const RouterLogitsArguments& a, cudaStream_t stream) {
 
 void launch_router_logits(const RouterLogitsArguments& arguments, cudaStream_t stream) {
   if (arguments.experts <= 64) {
-    launch<64>(arguments, stream);
+    launch<Narrow>(arguments, stream);
   } else {
-    launch<128>(arguments, stream);
+    launch<Wide>(arguments, stream);
   }
 }
 
