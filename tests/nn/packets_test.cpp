@@ -12,6 +12,7 @@
 
 #include "farskip/base/error.h"
 #include "farskip/nn/quantize.h"
+#include "farskip/nn/tensor_ops.h"
 #include "random_tensors.h"
 
 namespace farskip::testing {
@@ -19,6 +20,12 @@ namespace {
 
 at::Tensor packets_of(const PacketLayout& layout, int64_t rows) {
   return at::full({rows, layout.bytes()}, 0xAB, at::kByte);
+}
+
+at::Tensor unpacked(const at::Tensor& packets, const PacketLayout& layout, at::ScalarType dtype) {
+  at::Tensor rows = at::empty({packets.size(0), layout.width}, dtype);
+  unpack_rows_out(rows, packets, layout);
+  return rows;
 }
 
 TEST(Packets, LayoutHoldsEveryPartOnce) {
@@ -55,8 +62,8 @@ TEST(Packets, CarryRowsExpertsAndWeights) {
       pack_rows(packets, layout, x, order, 3);
       packet_experts(packets, layout).copy_(at::arange(12).view({4, 3}) - 1);
       packet_weights(packets, layout).copy_(weights);
-      EXPECT_TRUE(at::equal(unpack_rows(packets, layout, dtype),
-                            x.index_select(0, at::tensor({1, 4, 0, 1}))));
+      EXPECT_TRUE(
+          at::equal(unpacked(packets, layout, dtype), x.index_select(0, at::tensor({1, 4, 0, 1}))));
       EXPECT_TRUE(at::equal(packet_experts(packets, layout).to(at::kLong),
                             at::arange(12).view({4, 3}) - 1));
       EXPECT_TRUE(at::equal(packet_weights(packets, layout), weights));
@@ -77,14 +84,17 @@ TEST(Packets, Fp8ErrorIsBounded) {
       const PacketLayout layout{.width = width, .scaled = true, .choices = 2};
       const at::Tensor packets = packets_of(layout, 12);
       pack_rows(packets, layout, x, at::arange(12), 2);
-      const at::Tensor found = unpack_rows(packets, layout, at::kFloat);
+      const at::Tensor found = unpacked(packets, layout, at::kFloat);
       const at::Tensor rows = x.to(at::kFloat).repeat_interleave(2, 0);
       const at::Tensor scales =
           packet_scales(packets, layout).repeat_interleave(128, 1).narrow(1, 0, width);
       const at::Tensor bound = at::maximum(rows.abs() / 16, scales / 1024);
       EXPECT_TRUE(((found - rows).abs() <= bound * 1.0001).all().item<bool>()) << width;
       EXPECT_TRUE(at::equal(found.narrow(0, 6, 2), at::zeros({2, width})));
-      EXPECT_EQ(unpack_rows(packets, layout, dtype).scalar_type(), dtype);
+      const at::Tensor by_operators = at::empty({12, width}, dtype);
+      tensor_ops::dequantize_out(by_operators, packet_values(packets, layout, dtype),
+                                 packet_scales(packets, layout));
+      EXPECT_TRUE(at::equal(unpacked(packets, layout, dtype), by_operators));
     }
   }
 }
@@ -95,7 +105,7 @@ TEST(Packets, GoToTheirPlacesFromSeveralTensors) {
         .width = 70, .value_bytes = scaled ? 1 : 4, .scaled = scaled, .choices = 2};
     const at::Tensor packets = packets_of(layout, 5);
     pack_rows(packets, layout, random({5, 70}, 1), at::arange(5), 1);
-    const at::Tensor rows = unpack_rows(packets, layout, at::kFloat);
+    const at::Tensor rows = unpacked(packets, layout, at::kFloat);
     const at::Tensor inverse = at::tensor({3, -1, 4, 5, -1, 6, -1, -1, 8, 7}, at::kLong);
     const at::Tensor out = at::empty({4, 70});
     const std::vector<at::Tensor> parts = {packets.narrow(0, 0, 2), packets.narrow(0, 2, 0),
@@ -112,14 +122,14 @@ TEST(Packets, NoRowsAndWhatDoesNotFit) {
   for (const PacketLayout& each : {layout, scaled}) {
     const at::Tensor none = packets_of(each, 0);
     pack_rows(none, each, at::empty({0, 8}), at::empty({0}, at::kLong), 2);
-    EXPECT_EQ(unpack_rows(none, each, at::kFloat).sizes(), at::IntArrayRef({0, 8}));
+    EXPECT_EQ(unpacked(none, each, at::kFloat).sizes(), at::IntArrayRef({0, 8}));
   }
   const at::Tensor packets = packets_of(layout, 2), order = at::arange(2);
   EXPECT_THROW(pack_rows(packets, layout, random({3, 8}, 1, at::kBFloat16), order, 1), Error);
   EXPECT_THROW(pack_rows(packets, layout, random({3, 9}, 1), order, 1), Error);
   EXPECT_THROW(pack_rows(packets, layout, random({3, 8}, 1), order + 9, 1), Error);
   EXPECT_THROW(pack_rows(packets_of(scaled, 2), layout, random({3, 8}, 1), order, 1), Error);
-  EXPECT_THROW(unpack_rows(packets.to(at::kInt), layout, at::kFloat), Error);
+  EXPECT_THROW(unpacked(packets.to(at::kInt), layout, at::kFloat), Error);
   EXPECT_THROW(
       quantize_out(at::empty({2, 8}, at::kFloat8_e4m3fn), at::empty({2, 2}), random({2, 8}, 1)),
       Error);

@@ -3,6 +3,7 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
@@ -14,6 +15,7 @@
 
 #include "farskip/base/error.h"
 #include "farskip/nn/router.h"
+#include "farskip/nn/tensor_ops.h"
 #include "random_tensors.h"
 
 namespace farskip::testing {
@@ -74,6 +76,10 @@ TEST(RankPlan, SendsATokenOnceToEachRank) {
         const at::Tensor experts = routing_of(tokens, 17, 4, 1).experts;
         const RankPlan plan = make_rank_plan(experts, homes, ranks, chunks);
         std::vector<Row> rows = rows_of(experts, homes);
+        const RankPlan by_operators = tensor_ops::make_rank_plan(experts, homes, ranks, chunks);
+        EXPECT_TRUE(at::equal(plan.order, by_operators.order));
+        EXPECT_TRUE(at::equal(plan.inverse, by_operators.inverse));
+        EXPECT_TRUE(at::equal(plan.counts, by_operators.counts));
 
         const auto out_key = [](const Row& r) { return std::tuple(r.first, r.rank, r.token); };
         std::ranges::sort(rows, {}, out_key);
@@ -140,6 +146,10 @@ TEST(RankPlan, RefusesExpertsThatAreNotThere) {
   }
   EXPECT_THROW(place_slots(at::zeros({2, 2}, at::kInt), 3), Error);
   EXPECT_THROW(make_rank_plan(at::zeros({2}, at::kLong), homes_of(4, 2, 1), 2, 1), Error);
+  for (const int64_t wrong : {4, -1}) {
+    EXPECT_THROW(make_rank_plan(at::full({1, 1}, wrong, at::kLong), homes_of(4, 2, 1), 2, 1),
+                 Error);
+  }
 }
 
 }  // namespace

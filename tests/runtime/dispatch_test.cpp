@@ -6,7 +6,9 @@
 
 #include "farskip/comm/chaos.h"
 #include "farskip/comm/local.h"
+#include "farskip/comm/ranks.h"
 #include "farskip/graph/cost.h"
+#include "farskip/runtime/kernels.h"
 #include "fixture.h"
 
 // Dispatch forms and wires: what they send, and how far from the exact result they are. Golden
@@ -183,6 +185,36 @@ TEST(RankDispatch, PlacementIsFree) {
   EXPECT_LT(relative_error(session.run(step, tokens).logits(),
                            fixture.golden.view("logits.farskip").flatten(0, 1)),
             2e-5);
+}
+
+// Packets that are not those that were counted, or name experts that are not there, end the step of
+// all ranks with an error.
+TEST(RankDispatch, WrongPacketsEndTheStep) {
+  constexpr int ranks = 2;
+  const Fixture fixture("olmoe");
+  const TokenBatch tokens = fixture.golden_tokens();
+  const PlannedStep step =
+      fixture.plan("farskip", ranks, tokens, {.dispatch = DispatchForm::per_rank});
+  const Placement placement = Placement::contiguous(fixture.config().router.experts, ranks);
+  const std::vector<int> all = {0, 1};
+  const std::vector<Weights> weights =
+      load_weights(fixture.checkpoint, fixture.config(), placement, all, at::kFloat);
+  const KernelTable table = forward_kernels();
+  KernelTable without_experts = table, with_strange_ones = table;
+  without_experts.add(OpKind::permute,
+                      [](const KernelContext&, Inputs, Outputs out) { out[0].fill_(0xFF); });
+  with_strange_ones.add(OpKind::permute,
+                        [](const KernelContext&, Inputs, Outputs out) { out[0].fill_(0x7F); });
+  for (const KernelTable& wrong : {without_experts, with_strange_ones}) {
+    auto groups = make_local_groups(ranks, {.deadline = std::chrono::duration<double>(30)});
+    const auto run_rank = [&](Group& group) {
+      RoutingState state;
+      Executor executor(fixture.config(), placement, step.graph, group.rank() == 1 ? wrong : table,
+                        weights[group.rank()], group, {.state = &state});
+      executor.run(step.schedule, batch_of(tokens, distribute(2, ranks)[group.rank()]));
+    };
+    EXPECT_THROW(run_ranks(groups, run_rank), Error);
+  }
 }
 
 }  // namespace

@@ -63,4 +63,12 @@ void require_dense_rows(const at::Tensor& tensor, std::string_view name) {
                .hint = "pass a contiguous tensor"});
 }
 
+void require_index(int64_t index, int64_t size, const char* name) {
+  if (index >= 0 && index < size) return;
+  throw Error("index is out of range", {.where = name,
+                                        .expected = "0 to " + std::to_string(size - 1),
+                                        .found = std::to_string(index),
+                                        .hint = {}});
+}
+
 }  // namespace farskip

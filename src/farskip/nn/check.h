@@ -2,6 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
 #include <string_view>
 
 namespace farskip {
@@ -14,5 +15,8 @@ void require_dtype(const at::Tensor& tensor, at::ScalarType dtype, std::string_v
 
 // Throws Error naming `name` unless the last dimension of `tensor` is dense (stride 1).
 void require_dense_rows(const at::Tensor& tensor, std::string_view name);
+
+// Throws Error naming `name` unless 0 <= index < size.
+void require_index(int64_t index, int64_t size, const char* name);
 
 }  // namespace farskip

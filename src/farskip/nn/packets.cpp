@@ -73,13 +73,10 @@ void pack_rows(const at::Tensor& packets, const PacketLayout& layout, const at::
   permute_out(words(packets, layout), words(tokens, alone), order, top_k);
 }
 
-at::Tensor unpack_rows(const at::Tensor& packets, const PacketLayout& layout,
-                       at::ScalarType dtype) {
-  const at::Tensor values = packet_values(packets, layout, dtype);
-  if (!layout.scaled) return values;
-  at::Tensor rows = at::empty(values.sizes(), packets.options().dtype(dtype));
-  dequantize_out(rows, values, packet_scales(packets, layout));
-  return rows;
+void unpack_rows_out(const at::Tensor& out, const at::Tensor& packets, const PacketLayout& layout) {
+  const at::Tensor values = packet_values(packets, layout, out.scalar_type());
+  if (layout.scaled) return dequantize_out(out, values, packet_scales(packets, layout));
+  at::Tensor(out).copy_(values);
 }
 
 void unpack_by_inverse_out(const at::Tensor& out, std::span<const at::Tensor> packets,
@@ -98,8 +95,7 @@ void unpack_by_inverse_out(const at::Tensor& out, std::span<const at::Tensor> pa
         inverse.narrow(0, slot, slots), top_k, first_row);
     slot += slots;
   }
-  if (!layout.scaled) return;
-  dequantize_out(out, packet_values(moved, alone, out.scalar_type()), packet_scales(moved, alone));
+  if (layout.scaled) unpack_rows_out(out, moved, alone);
 }
 
 }  // namespace farskip

@@ -24,8 +24,8 @@ at::Tensor packet_weights(const at::Tensor& packets, const PacketLayout& layout)
 void pack_rows(const at::Tensor& packets, const PacketLayout& layout, const at::Tensor& x,
                const at::Tensor& order, int64_t top_k);
 
-// The values as rows [n, width] of `dtype`: a view where they travelled in it, else dequantised.
-at::Tensor unpack_rows(const at::Tensor& packets, const PacketLayout& layout, at::ScalarType dtype);
+// The values as rows: out [n, width] of the dtype that they travelled in, or dequantised to any.
+void unpack_rows_out(const at::Tensor& out, const at::Tensor& packets, const PacketLayout& layout);
 
 // The values of packets, in several tensors, as rows by their places: out [n, width] from `inverse`
 // int64 [packets * top_k] and `first_row` as permute_by_inverse_out has them.

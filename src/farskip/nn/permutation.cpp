@@ -2,6 +2,7 @@
 
 #include <ATen/Dispatch.h>
 #include <ATen/OpMathType.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
@@ -21,15 +22,6 @@
 
 namespace farskip {
 namespace {
-
-// Throws Error unless 0 <= index < size.
-void require_index(int64_t index, int64_t size, const char* name) {
-  if (index >= 0 && index < size) return;
-  throw Error("index is out of range", {.where = name,
-                                        .expected = "0 to " + std::to_string(size - 1),
-                                        .found = std::to_string(index),
-                                        .hint = {}});
-}
 
 void require_bijection(std::span<const int64_t> position) {
   std::vector<bool> taken(position.size());
@@ -135,6 +127,10 @@ DispatchPlan make_plan(const at::Tensor& experts, const at::Tensor& position_of_
     inverse[slot] = row;
   }
   return plan;
+}
+
+DispatchPlan sort_by_key(const at::Tensor& keys, int64_t count) {
+  return make_plan(keys.reshape({-1, 1}), at::arange(count, keys.options()));
 }
 
 at::Tensor permute(const at::Tensor& x, const at::Tensor& order, int64_t top_k) {

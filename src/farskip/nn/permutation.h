@@ -20,6 +20,10 @@ struct DispatchPlan {
 // range, or position_of_expert is no bijection (checked on the CPU).
 DispatchPlan make_plan(const at::Tensor& experts, const at::Tensor& position_of_expert);
 
+// The plan of rows that go by a key of their own, stable: `keys` int64 of any shape, from 0 to
+// count - 1, row i of the flat keys being slot i; counts [count]. Throws Error as make_plan.
+DispatchPlan sort_by_key(const at::Tensor& keys, int64_t count);
+
 // Rows of x [T, H] in the order of `order` (any part of DispatchPlan::order, for a chunk):
 // [order.size(0), H], row i is token order[i] / top_k. Throws Error if a slot is out of range.
 at::Tensor permute(const at::Tensor& x, const at::Tensor& order, int64_t top_k);

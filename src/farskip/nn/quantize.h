@@ -7,8 +7,8 @@ namespace farskip {
 
 // A block's scale is max(largest |x| of it, 1e-30) / 448, its values x / scale rounded to e4m3. x
 // [T, H], values Float8_e4m3fn [T, H], scales fp32 [T, ceil(H / 128)]; rows of all three may lie
-// apart. On a GPU one kernel where H is a multiple of 128 and rows are aligned to 16 bytes, ATen
-// operators elsewhere. Throws Error if shapes or dtypes do not fit.
+// apart. On a GPU a kernel each where H is a multiple of 128 and rows of values are aligned to 16
+// bytes. Throws Error if shapes or dtypes do not fit.
 void quantize_out(const at::Tensor& values, const at::Tensor& scales, const at::Tensor& x);
 
 // out = values * scale in fp32, rounded to out's dtype: out [T, H], values and scales as

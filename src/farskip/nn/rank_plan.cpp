@@ -1,30 +1,133 @@
 #include "farskip/nn/rank_plan.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/arange.h>
-#include <ATen/ops/ones_like.h>
-#include <ATen/ops/sort.h>
-#include <ATen/ops/stack.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/where.h>
-#include <ATen/ops/zeros.h>
 
-#include <tuple>
+#include <algorithm>
+#include <numeric>
+#include <vector>
 
 #include "farskip/nn/check.h"
 #include "farskip/nn/permutation.h"
+#include "farskip/nn/tensor_ops.h"
 
 namespace farskip {
 namespace {
 
-// Sorts rows by key, stable: `keys` int64 of any shape, each below `count`.
-DispatchPlan sort_by_key(const at::Tensor& keys, int64_t count) {
-  return make_plan(keys.reshape({-1, 1}), at::arange(count, keys.options()));
+// Where rows of each key begin, from how many there are.
+std::vector<int64_t> begins_of(const std::vector<int64_t>& counts) {
+  std::vector<int64_t> begins(counts.size(), 0);
+  std::partial_sum(counts.begin(), counts.end() - 1, begins.begin() + 1);
+  return begins;
 }
 
-// table[ids], in the shape of ids.
-at::Tensor look_up(const at::Tensor& table, const at::Tensor& ids) {
-  return table.index_select(0, ids.flatten()).view_as(ids);
-}
+// make_rank_plan on the CPU: rows token by token, then two counting sorts.
+class RankPlanner {
+ public:
+  RankPlanner(const at::Tensor& experts, const ExpertHomes& homes, int64_t ranks, int64_t chunks)
+      : experts_(experts.contiguous()),
+        homes_(homes),
+        ranks_(ranks),
+        chunks_(chunks),
+        out_(ranks * chunks, 0),
+        back_(ranks * chunks, 0),
+        computed_(ranks * chunks, 0) {}
+
+  RankPlan run() {
+    collect();
+    const int64_t slots = experts_.numel();
+    RankPlan plan{.order = at::empty({slots}, at::kLong),
+                  .inverse = at::full({slots}, -1, at::kLong),
+                  .counts = at::empty({ranks_, 3 * chunks_}, at::kLong)};
+    fill_order(plan.order.mutable_data_ptr<int64_t>());
+    fill_inverse(plan.inverse.mutable_data_ptr<int64_t>());
+    int64_t* counts = plan.counts.mutable_data_ptr<int64_t>();
+    for (int64_t rank = 0; rank < ranks_; ++rank) {
+      for (const auto* each : {&out_, &back_, &computed_}) {
+        for (int64_t chunk = 0; chunk < chunks_; ++chunk)
+          *counts++ = (*each)[chunk * ranks_ + rank];
+      }
+    }
+    return plan;
+  }
+
+ private:
+  struct Row {
+    int64_t slot, rank, first, last;  // chunks
+  };
+
+  // Rows of all tokens, those of one by ascending rank.
+  void collect() {
+    const int64_t tokens = experts_.size(0), top_k = experts_.size(1);
+    const int64_t* id = experts_.const_data_ptr<int64_t>();
+    const int64_t* rank_of = homes_.rank.const_data_ptr<int64_t>();
+    const int64_t* chunk_of = homes_.chunk.const_data_ptr<int64_t>();
+    for (int64_t token = 0; token < tokens; ++token) {
+      const size_t first = rows_.size();
+      for (int64_t slot = token * top_k; slot < (token + 1) * top_k; ++slot) {
+        require_index(id[slot], homes_.rank.size(0), "expert ids");
+        add(first, {slot, rank_of[id[slot]], chunk_of[id[slot]], chunk_of[id[slot]]});
+      }
+      std::sort(rows_.begin() + first, rows_.end(),
+                [](const Row& a, const Row& b) { return a.rank < b.rank; });
+      for (size_t i = first; i < rows_.size(); ++i) {
+        ++out_[rows_[i].first * ranks_ + rows_[i].rank];
+        ++back_[rows_[i].last * ranks_ + rows_[i].rank];
+      }
+    }
+  }
+
+  // One more choice of the token whose rows begin at `first`.
+  void add(size_t first, const Row& choice) {
+    ++computed_[choice.first * ranks_ + choice.rank];
+    for (size_t i = first; i < rows_.size(); ++i) {
+      if (rows_[i].rank != choice.rank) continue;
+      rows_[i].first = std::min(rows_[i].first, choice.first);
+      rows_[i].last = std::max(rows_[i].last, choice.last);
+      return;
+    }
+    rows_.push_back(choice);
+  }
+
+  // Rows as they go out, then the slots that need none.
+  void fill_order(int64_t* order) {
+    std::vector<int64_t> next = begins_of(out_);
+    std::vector<bool> leads(experts_.numel());
+    sent_.resize(rows_.size());
+    for (size_t i = 0; i < rows_.size(); ++i) {
+      const int64_t place = next[rows_[i].first * ranks_ + rows_[i].rank]++;
+      order[place] = rows_[i].slot;
+      sent_[place] = i;
+      leads[rows_[i].slot] = true;
+    }
+    int64_t* rest = order + rows_.size();
+    for (size_t slot = 0; slot < leads.size(); ++slot) {
+      if (!leads[slot]) *rest++ = static_cast<int64_t>(slot);
+    }
+  }
+
+  void fill_inverse(int64_t* inverse) {
+    std::vector<int64_t> next = begins_of(back_), home(rows_.size());
+    for (const size_t i : sent_) home[i] = next[rows_[i].last * ranks_ + rows_[i].rank]++;
+    const int64_t top_k = experts_.size(1);
+    int64_t token = -1, place = 0;
+    for (size_t i = 0; i < rows_.size(); ++i) {
+      const int64_t own = rows_[i].slot / top_k;
+      place = own == token ? place + 1 : 0;
+      token = own;
+      inverse[token * top_k + place] = home[i];
+    }
+  }
+
+  const at::Tensor experts_;
+  const ExpertHomes& homes_;
+  const int64_t ranks_, chunks_;
+  std::vector<int64_t> out_, back_, computed_;  // rows by chunk * ranks + rank
+  std::vector<Row> rows_;
+  std::vector<size_t> sent_;  // rows as they go out
+};
 
 }  // namespace
 
@@ -32,28 +135,8 @@ RankPlan make_rank_plan(const at::Tensor& experts, const ExpertHomes& homes, int
                         int64_t chunks) {
   require_shape(experts, {-1, -1}, "expert ids");
   require_dtype(experts, at::kLong, "expert ids");
-  const at::Tensor rank = look_up(homes.rank, experts), chunk = look_up(homes.chunk, experts);
-  const int64_t blocks = ranks * chunks;
-  // [T, k, k]: which choices of a token are on one rank. The first of them stands for its row.
-  const at::Tensor same = rank.unsqueeze(2) == rank.unsqueeze(1);
-  const at::Tensor leads = same.tril(-1).any(2).logical_not();
-  const at::Tensor first = at::where(same, chunk.unsqueeze(1), chunks).amin(2);
-  const at::Tensor last = at::where(same, chunk.unsqueeze(1), -1).amax(2);
-  const DispatchPlan out = sort_by_key(at::where(leads, first * ranks + rank, blocks), blocks + 1);
-  const at::Tensor back_keys = at::where(leads, last * ranks + rank, blocks).flatten();
-  const DispatchPlan back = sort_by_key(back_keys.index_select(0, out.order), blocks + 1);
-
-  const at::Tensor home = at::where(leads, look_up(back.inverse, out.inverse).view_as(leads), -1);
-  const at::Tensor by_rank = std::get<1>(
-      at::sort(at::where(leads, rank, ranks), /*stable=*/true, 1, /*descending=*/false));
-  const at::Tensor key = (chunk * ranks + rank).flatten();
-  const at::Tensor computed =
-      at::zeros({blocks}, experts.options()).scatter_add_(0, key, at::ones_like(key));
-  const at::Tensor counts =
-      at::stack({out.counts.narrow(0, 0, blocks), back.counts.narrow(0, 0, blocks), computed});
-  return {.order = out.order,
-          .inverse = home.gather(1, by_rank).flatten(),
-          .counts = counts.view({3 * chunks, ranks}).t().contiguous()};
+  if (!experts.is_cpu()) return tensor_ops::make_rank_plan(experts, homes, ranks, chunks);
+  return RankPlanner(experts, homes, ranks, chunks).run();
 }
 
 RowChoices row_choices(const at::Tensor& experts, const at::Tensor& weights,
@@ -61,8 +144,8 @@ RowChoices row_choices(const at::Tensor& experts, const at::Tensor& weights,
   const at::Tensor token = slots.floor_divide(experts.size(1));
   const at::Tensor chosen = experts.index_select(0, token);
   const at::Tensor goes_to = homes.rank.index_select(0, experts.flatten().index_select(0, slots));
-  const at::Tensor there = look_up(homes.rank, chosen) == goes_to.unsqueeze(1);
-  return {.experts = at::where(there, look_up(homes.local, chosen), -1),
+  const at::Tensor there = tensor_ops::look_up(homes.rank, chosen) == goes_to.unsqueeze(1);
+  return {.experts = at::where(there, tensor_ops::look_up(homes.local, chosen), -1),
           .weights = weights.index_select(0, token)};
 }
 

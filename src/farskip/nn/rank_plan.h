@@ -5,8 +5,8 @@
 // Who goes where in the dispatch form per-rank: a token travels once to each rank that holds some
 // of its experts, with the first chunk of that rank's experts that needs it, and one row returns
 // with the last. Rows go out by first chunk, rank and token, and come back by last chunk, rank and
-// then as they went out. All by operators that run on any device; the host never waits. At most 511
-// chunks x ranks on a GPU.
+// then as they went out. On a GPU by operators, for which the host never waits; at most 511 chunks
+// x ranks and local experts there.
 namespace farskip {
 
 // Where each expert is: int64 [experts] tables on the tokens' device.

@@ -97,6 +97,36 @@ DispatchPlan make_plan(const at::Tensor& experts, const at::Tensor& position_of_
   return {order, inverse, counts};
 }
 
+at::Tensor look_up(const at::Tensor& table, const at::Tensor& ids) {
+  return table.index_select(0, ids.flatten()).view_as(ids);
+}
+
+RankPlan make_rank_plan(const at::Tensor& experts, const ExpertHomes& homes, int64_t ranks,
+                        int64_t chunks) {
+  const at::Tensor rank = look_up(homes.rank, experts), chunk = look_up(homes.chunk, experts);
+  const int64_t blocks = ranks * chunks;
+  // [T, k, k]: which choices of a token are on one rank. The first of them stands for its row.
+  const at::Tensor same = rank.unsqueeze(2) == rank.unsqueeze(1);
+  const at::Tensor leads = same.tril(-1).any(2).logical_not();
+  const at::Tensor first = at::where(same, chunk.unsqueeze(1), chunks).amin(2);
+  const at::Tensor last = at::where(same, chunk.unsqueeze(1), -1).amax(2);
+  const DispatchPlan out = sort_by_key(at::where(leads, first * ranks + rank, blocks), blocks + 1);
+  const at::Tensor back_keys = at::where(leads, last * ranks + rank, blocks).flatten();
+  const DispatchPlan back = sort_by_key(back_keys.index_select(0, out.order), blocks + 1);
+
+  const at::Tensor home = at::where(leads, look_up(back.inverse, out.inverse).view_as(leads), -1);
+  const at::Tensor by_rank = std::get<1>(
+      at::sort(at::where(leads, rank, ranks), /*stable=*/true, 1, /*descending=*/false));
+  const at::Tensor key = (chunk * ranks + rank).flatten();
+  const at::Tensor computed =
+      at::zeros({blocks}, experts.options()).scatter_add_(0, key, at::ones_like(key));
+  const at::Tensor counts =
+      at::stack({out.counts.narrow(0, 0, blocks), back.counts.narrow(0, 0, blocks), computed});
+  return {.order = out.order,
+          .inverse = home.gather(1, by_rank).flatten(),
+          .counts = counts.view({3 * chunks, ranks}).t().contiguous()};
+}
+
 RopeTable rope_table(const RopeFrequencies& frequencies, const at::Tensor& positions) {
   const at::Tensor radians =
       to_device_of(positions, at::tensor(at::ArrayRef<float>(frequencies.radians), at::kFloat));

@@ -4,6 +4,7 @@
 
 #include "farskip/model/config.h"
 #include "farskip/nn/permutation.h"
+#include "farskip/nn/rank_plan.h"
 #include "farskip/nn/rope.h"
 #include "farskip/nn/router.h"
 
@@ -21,6 +22,12 @@ Routing choose_experts(const RouterConfig& config, const at::Tensor& logits,
                        const at::Tensor& correction_bias);
 
 DispatchPlan make_plan(const at::Tensor& experts, const at::Tensor& position_of_expert);
+
+// table[ids], in the shape of ids: `table` [n].
+at::Tensor look_up(const at::Tensor& table, const at::Tensor& ids);
+
+RankPlan make_rank_plan(const at::Tensor& experts, const ExpertHomes& homes, int64_t ranks,
+                        int64_t chunks);
 
 // cos and sin of positions [T], on their device: radians and magnitude as rope_frequencies gives.
 RopeTable rope_table(const RopeFrequencies& frequencies, const at::Tensor& positions);

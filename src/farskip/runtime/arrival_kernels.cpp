@@ -76,7 +76,7 @@ void arrange_for_sums(const KernelContext& context, Inputs in, Outputs out) {
 void run_arrange(const KernelContext& context, Inputs in, Outputs out) {
   const Attributes& a = context.op.attributes;
   if (a.dispatch == DispatchForm::per_rank) return arrange_for_sums(context, in, out);
-  out[0].copy_(unpack_rows(in[1], packet_layout(a, out[0].size(1)), out[0].scalar_type()));
+  unpack_rows_out(out[0], in[1], packet_layout(a, out[0].size(1)));
 }
 
 // in: places, weights, expert rows of the chunks so far.
