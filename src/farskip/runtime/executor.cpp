@@ -136,9 +136,9 @@ class Executor::Impl {
            .found = found == batch.inputs.end() ? "none" : c10::str(found->second.sizes())});
     }
     const int micro_batch = graph_.symbol(value.shape.at(0).symbol).micro_batch;
-    tensors_[value.id] =
-        found->second.narrow(0, sizes_.first_token(micro_batch), sizes_.tokens(micro_batch))
-            .to(lane_.device(), /*non_blocking=*/true);
+    tensors_[value.id] = queue_copy_to_device(
+        found->second.narrow(0, sizes_.first_token(micro_batch), sizes_.tokens(micro_batch)),
+        lane_.device());
   }
 
   // In the schedule's order, lane by lane. On a device the host need not stand still at a

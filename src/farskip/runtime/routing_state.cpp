@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "farskip/base/error.h"
+#include "farskip/runtime/compute_lane.h"
 
 namespace farskip {
 
@@ -16,7 +17,7 @@ const at::Tensor& RoutingState::positions(const Placement& placement, int chunks
                                           at::Device device) {
   const at::Tensor& host = layout(placement, chunks).position_of_expert();
   at::Tensor& copy = positions_[chunks];
-  if (!copy.defined() || copy.device() != device) copy = host.to(device);
+  if (!copy.defined() || copy.device() != device) copy = queue_copy_to_device(host, device);
   return copy;
 }
 
@@ -24,9 +25,9 @@ const ExpertHomes& RoutingState::homes(const Placement& placement, int chunks, a
   const ExpertHomes& host = layout(placement, chunks).homes();
   ExpertHomes& copy = homes_[chunks];
   if (!copy.rank.defined() || copy.rank.device() != device) {
-    copy = {.rank = host.rank.to(device),
-            .chunk = host.chunk.to(device),
-            .local = host.local.to(device)};
+    copy = {.rank = queue_copy_to_device(host.rank, device),
+            .chunk = queue_copy_to_device(host.chunk, device),
+            .local = queue_copy_to_device(host.local, device)};
   }
   return copy;
 }
@@ -36,7 +37,8 @@ const Routing& RoutingState::balanced(int64_t tokens, int64_t experts, int64_t t
   Routing& routing = balanced_[{tokens, experts, top_k, first_token}];
   if (!routing.experts.defined() || routing.experts.device() != device) {
     routing = balanced_routing(tokens, experts, top_k, first_token * top_k);
-    routing = {routing.experts.to(device), routing.weights.to(device)};
+    routing = {queue_copy_to_device(routing.experts, device),
+               queue_copy_to_device(routing.weights, device)};
   }
   return routing;
 }
