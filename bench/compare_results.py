@@ -3,8 +3,8 @@
 
   bench/compare_results.py STORED.jsonl NEW.jsonl [--tolerance 0.1]
 
-Rows are matched by model, routing, link, tokens, transport, ranks, connectivity, rewrites and schedule. What is compared is what a machine's speed
-cancels out of: the speed-up over standard + blocking and the step over its lower bound. Exits with 1 if one is worse than the
+Rows are matched by what was run: model, layers, routing, link, tokens, transport, ranks, connectivity, rewrites and schedule. What is
+compared is what a machine's speed cancels out of: the speed-up over standard + blocking and the step over its lower bound. Exits with 1 if one is worse than the
 stored one by more than the tolerance, or if no row matches.
 """
 import argparse
@@ -13,14 +13,17 @@ import json
 # Name, and whether larger is better.
 FIGURES = {"speedup_over_blocking": True, "step_over_bound": False}
 
+DEFAULTS = {"dispatch": "per-expert", "wire": "same"}  # of what was measured before these could be chosen
+
 
 def rows_of(path):
     rows = {}
     for line in open(path):
         result = json.loads(line)
-        for row in result["rows"]:
-            key = (result["model"], result["routing"], result.get("link_fill"), result["tokens_per_rank"], result["transport"],
-                   result["ranks"], row["connectivity"], row["two_batch"], row["expert_chunks"], row["pieces"], row["schedule"])
+        for row in result.get("rows", []):
+            run = [(DEFAULTS | result).get(field) for field in ("section", "name", "model", "layers", "routing", "dispatch", "wire", "link_fill",
+                                                               "tokens_per_rank", "transport", "path", "ranks")]
+            key = (*run, row["connectivity"], row["two_batch"], row["expert_chunks"], row["pieces"], row["schedule"])
             rows[key] = row
     return rows
 
