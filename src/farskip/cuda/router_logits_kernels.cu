@@ -78,8 +78,7 @@ __device__ __forceinline__ void multiply_tile(Sums<S>& sums, const __nv_bfloat16
     uint32_t a[S::warp_tokens / 16][4];
 #pragma unroll
     for (int i = 0; i < S::warp_tokens / 16; ++i) {
-      load_matrices(a[i],
-                    tokens + place(first_token + i * 16 + lane % 16, step * 2 + lane / 16));
+      load_matrices(a[i], tokens + place(first_token + i * 16 + lane % 16, step * 2 + lane / 16));
     }
 #pragma unroll
     for (int pair = 0; pair < S::warp_experts / 16; ++pair) {
@@ -123,8 +122,8 @@ __global__ void __launch_bounds__(threads) router_logits(const RouterLogitsArgum
   const auto load = [&](int step) {
     if (step < steps) {
       __nv_bfloat16* const tile = shared + step % stages * S::stage;
-      load_tile<S::tokens>(tile, a.x + first_token * a.x_stride, a.x_stride,
-                           a.tokens - first_token, step * tile_width);
+      load_tile<S::tokens>(tile, a.x + first_token * a.x_stride, a.x_stride, a.tokens - first_token,
+                           step * tile_width);
       load_tile<S::experts>(tile + S::tokens * tile_width,
                             a.weight + static_cast<int64_t>(first_expert) * a.width, a.width,
                             a.experts - first_expert, step * tile_width);
@@ -146,9 +145,9 @@ __global__ void __launch_bounds__(threads) router_logits(const RouterLogitsArgum
 template <typename S>
 void launch(const RouterLogitsArguments& a, cudaStream_t stream) {
   constexpr int bytes = stages * S::stage * sizeof(__nv_bfloat16);
-  check_call(cudaFuncSetAttribute(router_logits<S>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                  bytes),
-             "cudaFuncSetAttribute");
+  check_call(
+      cudaFuncSetAttribute(router_logits<S>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+      "cudaFuncSetAttribute");
   const dim3 grid(static_cast<unsigned>(divide_up(a.tokens, S::tokens)),
                   static_cast<unsigned>(divide_up(a.experts, S::experts)));
   router_logits<S><<<grid, threads, bytes, stream>>>(a);
