@@ -107,6 +107,10 @@ function(farskip_test name)
   endif()
   add_test(NAME ${name} COMMAND test_${name})
   set_tests_properties(${name} PROPERTIES TIMEOUT ${arg_TIMEOUT} LABELS "${arg_LABELS}")
+  if("gpu" IN_LIST arg_LABELS)
+    # What tests/gpu.h says where there is none.
+    set_tests_properties(${name} PROPERTIES SKIP_REGULAR_EXPRESSION "Skipped: no GPU")
+  endif()
 endfunction()
 
 function(farskip_benchmark name)

@@ -18,7 +18,8 @@ using namespace farskip::testing;
 using ::testing::HasSubstr;
 using Seconds = std::chrono::duration<double>;
 
-// The children's part: join, say so, and stay.
+// Disabled: a child's part, which the tests below run in a process of its own: join, say so, and
+// stay.
 TEST(BootstrapChild, DISABLED_Stay) {
   const auto bootstrap = join_by_sockets(Environment::from_process().launch_place(), {});
   bootstrap->barrier();

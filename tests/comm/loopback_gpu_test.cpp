@@ -1,20 +1,17 @@
-#include <ATen/Context.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <gtest/gtest.h>
 
+#include "../gpu.h"
 #include "farskip/comm/loopback.h"
 
 namespace farskip {
 namespace {
 
-class LoopbackGpu : public testing::Test {
+class LoopbackGpu : public testing::GpuTest {
  protected:
-  void SetUp() override {
-    if (!at::hasCUDA()) GTEST_SKIP() << "no GPU";
-  }
   static std::unique_ptr<Group> make(int ranks, LinkOptions link,
                                      LoopbackPath path = LoopbackPath::device) {
     return make_loopback_group({.ranks = ranks,

@@ -10,6 +10,7 @@
 
 #include <thread>
 
+#include "../gpu.h"
 #include "child.h"
 #include "farskip/base/error.h"
 #include "farskip/comm/local.h"
@@ -96,6 +97,8 @@ void compare(const Rank& rank, Group& group, const std::vector<Step>& steps,
   for (const Work& work : works) work.synchronize();
 }
 
+// Disabled: one rank's part, which NcclProcesses.CollectivesEqualTheLocalTransport runs in a
+// process of its own.
 TEST(NcclRank, DISABLED_Collectives) {
   const Rank rank;
   const std::vector<Step> steps = make_steps(rank.place.size);
@@ -116,6 +119,7 @@ TEST(NcclRank, DISABLED_Collectives) {
   }
 }
 
+// Disabled: one rank's part, which NcclProcesses.DeviceTimes runs in a process of its own.
 TEST(NcclRank, DISABLED_Times) {
   const Rank rank;
   const auto group = rank.group({.timed = true});
@@ -148,6 +152,7 @@ std::string fail_at_last(Group& group, const at::Device& device) {
   return ::testing::AnyOf(HasSubstr(reason), HasSubstr("NCCL failed"));
 }
 
+// Disabled: one rank's part, which NcclProcesses.ARankThatThrows runs in a process of its own.
 TEST(NcclRank, DISABLED_Throw) {
   const Rank rank;
   try {
@@ -160,6 +165,7 @@ TEST(NcclRank, DISABLED_Throw) {
   }
 }
 
+// Disabled: one rank's part, which NcclProcesses.ARankThatStalls runs in a process of its own.
 TEST(NcclRank, DISABLED_Stall) {
   const Rank rank;
   const auto group = rank.group({.deadline = Seconds(20)});
@@ -174,6 +180,7 @@ TEST(NcclRank, DISABLED_Stall) {
   }
 }
 
+// Disabled: one rank's part, which NcclProcesses.ARankThatIsKilled runs in a process of its own.
 TEST(NcclRank, DISABLED_Kill) {
   const Rank rank;
   const auto group = rank.group({.deadline = Seconds(90)});
@@ -184,7 +191,6 @@ TEST(NcclRank, DISABLED_Kill) {
 
 // Runs one of the tests above on `ranks` processes. `killed`: the rank that does not come back.
 void run_job(const std::string& test, int ranks, int killed = -1) {
-  if (gpus() == 0) GTEST_SKIP() << "no GPU";
   const int port = free_port();
   std::vector<std::unique_ptr<Child>> children;
   for (int rank = 0; rank < ranks; ++rank) {
@@ -206,7 +212,7 @@ void run_job(const std::string& test, int ranks, int killed = -1) {
   }
 }
 
-class NcclProcesses : public ::testing::TestWithParam<int> {};
+class NcclProcesses : public GpuTest, public ::testing::WithParamInterface<int> {};
 
 TEST_P(NcclProcesses, CollectivesEqualTheLocalTransport) { run_job("Collectives", GetParam()); }
 TEST_P(NcclProcesses, DeviceTimes) { run_job("Times", GetParam()); }

@@ -7,19 +7,10 @@
 
 #include <cmath>
 
+#include "../gpu.h"
 #include "../nn/random_tensors.h"
-#include "farskip/cuda/device.h"
 
 namespace farskip::testing {
-
-// A test that needs a GPU: skipped, with the reason, where there is none.
-class GpuTest : public ::testing::Test {
- protected:
-  void SetUp() override {
-    if (!cuda_is_available())
-      GTEST_SKIP() << "Skipped: no GPU for these kernels: " << cuda_version();
-  }
-};
 
 inline at::Tensor on_gpu(const at::Tensor& x) { return x.to(at::kCUDA); }
 

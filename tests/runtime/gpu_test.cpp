@@ -1,3 +1,5 @@
+#include "../gpu.h"
+
 #include <ATen/ops/equal.h>
 #include <c10/cuda/CUDAFunctions.h>
 #include <gtest/gtest.h>
@@ -5,7 +7,6 @@
 #include "farskip/comm/chaos.h"
 #include "farskip/comm/local.h"
 #include "farskip/comm/loopback.h"
-#include "farskip/cuda/device.h"
 #include "fixture.h"
 
 // The executor on a GPU, rank threads sharing it.
@@ -14,11 +15,8 @@ namespace {
 
 constexpr double tolerance = 5e-5;
 
-class OnGpu : public ::testing::Test {
+class OnGpu : public GpuTest {
  protected:
-  void SetUp() override {
-    if (!cuda_is_available()) GTEST_SKIP() << "Skipped: no GPU: " << cuda_version();
-  }
   static std::vector<std::unique_ptr<Group>> groups(int ranks) {
     return make_local_groups(
         ranks, {.deadline = std::chrono::duration<double>(30), .device = at::Device(at::kCUDA, 0)});

@@ -66,12 +66,6 @@ std::optional<CommError> find_disagreement(std::span<const Signature> parts);
 // What a caller of `collective` is told when its group has failed for `reason`.
 CommError group_failure(const Collective& collective, const std::string& reason);
 
-// Bytes to and from other ranks. all_to_all and all_gather: what moves. With n ranks and S bytes in
-// the larger tensor: all_reduce 2(n-1)/n S, all_gather and reduce_scatter (n-1)/n S (the ring
-// algorithm), broadcast S out of the root and S into each other rank (a pipeline).
-struct CollectiveBytes {
-  int64_t out = 0, in = 0;
-};
 CollectiveBytes count_bytes(const Collective& collective);
 
 // Bytes of one row along dimension 0; 0 if there are no rows.

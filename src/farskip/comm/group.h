@@ -74,13 +74,24 @@ class Work::State {
 // Row counts per rank of the group: rows[r] goes to, or comes from, rank r along dimension 0.
 using Rows = std::span<const int64_t>;
 
+// Bytes to and from other ranks. all_to_all and all_gather: what moves. With n ranks and S bytes in
+// the larger tensor: all_reduce 2(n-1)/n S, all_gather and reduce_scatter (n-1)/n S (the ring
+// algorithm), broadcast S out of the root and S into each other rank (a pipeline).
+struct CollectiveBytes {
+  int64_t out = 0, in = 0;
+};
+
 // Bytes of completed collectives between this rank and others (its own share not counted): for
-// all_to_all by the row counts that really moved, else by the ring formulas of count_bytes in
-// collective.h.
+// all_to_all by the row counts that really moved, else by the formulas above.
 struct Traffic {
   int64_t bytes_sent = 0;
   int64_t bytes_received = 0;
   int64_t collectives = 0;
+  void add(const CollectiveBytes& bytes) {
+    bytes_sent += bytes.out;
+    bytes_received += bytes.in;
+    ++collectives;
+  }
 };
 
 struct Collective;

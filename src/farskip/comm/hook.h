@@ -14,8 +14,8 @@ namespace farskip {
 struct Passage {
   int64_t index = 0;  // the rank's collectives, from 0, in posting order
   Tag tag = 0;
-  int64_t bytes_out = 0, bytes_in = 0;  // to and from other ranks
-  Clock::time_point started;            // when the last rank entered
+  CollectiveBytes bytes;
+  Clock::time_point started;  // when the last rank entered
 };
 
 // Shapes the timing of one rank's collectives without touching their data: an emulated link, random

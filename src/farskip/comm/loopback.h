@@ -9,7 +9,7 @@ namespace farskip {
 
 // How the bytes of a loopback group travel.
 enum class LoopbackPath {
-  device,  // copied within the device's memory in pieces, each when an emulated link would bring it
+  device,  // copied within the device's memory, in parts, each when an emulated link would bring it
   peer,    // what would leave crosses to another GPU's memory when the link would begin to take it,
            // and as much comes back, both at once
   pcie,    // likewise to pinned host memory, as fast as the bus
@@ -33,7 +33,7 @@ struct LoopbackOptions {
 //
 // On a GPU everything is queued on a stream of the group's, and the host does not wait. Paced, a
 // collective of B bytes (the larger direction) takes latency + B / bandwidth from when its input is
-// ready: a LinkPacer holds each piece back until the link would begin to bring it. Copy engines
+// ready: a LinkPacer holds each part back until the link would begin to bring it. Copy engines
 // carry the bytes on paths peer and pcie; within one GPU's memory there are none, and path device
 // copies by a kernel (cuda/copy.h), which needs a little room beside others. link_report
 // (link_statistics.h) has the rate that was achieved, by the device's clock. On a CPU a collective

@@ -14,9 +14,7 @@ void LoopbackStatus::fail(const std::string& reason) noexcept {
 
 void LoopbackStatus::count(const CollectiveBytes& bytes) {
   const std::lock_guard lock(mutex_);
-  ++traffic_.collectives;
-  traffic_.bytes_sent += bytes.out;
-  traffic_.bytes_received += bytes.in;
+  traffic_.add(bytes);
 }
 
 Traffic LoopbackStatus::traffic() const {

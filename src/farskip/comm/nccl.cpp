@@ -266,9 +266,7 @@ size_t NcclGroup::settle() const {
       stuck_.push_back(work);
       continue;
     }
-    ++traffic_.collectives;
-    traffic_.bytes_sent += work->bytes().out;
-    traffic_.bytes_received += work->bytes().in;
+    traffic_.add(work->bytes());
   }
   return works_.size();
 }

@@ -150,11 +150,8 @@ bool QueuedGroup::complete(QueuedWork& work) {
   if (!exchange_->finish()) return false;
 
   const Clock::time_point transferred = Clock::now();
-  const Passage passage{.index = work.index(),
-                        .tag = part.tag,
-                        .bytes_out = bytes.out,
-                        .bytes_in = bytes.in,
-                        .started = *started};
+  const Passage passage{
+      .index = work.index(), .tag = part.tag, .bytes = bytes, .started = *started};
   Clock::time_point due = passage.started;
   Clock::duration hidden{};
   for (const auto& hook : hooks_) {
@@ -175,9 +172,7 @@ bool QueuedGroup::complete(QueuedWork& work) {
 void QueuedGroup::count(const Passage& passage) {
   const std::lock_guard lock(mutex_);
   ++settled_;
-  ++traffic_.collectives;
-  traffic_.bytes_sent += passage.bytes_out;
-  traffic_.bytes_received += passage.bytes_in;
+  traffic_.add(passage.bytes);
 }
 
 Traffic QueuedGroup::traffic() const {

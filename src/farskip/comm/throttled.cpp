@@ -19,7 +19,7 @@ class Link final : public Hook, public LinkBearer {
   }
   void completed(const Passage& passage, Clock::time_point due,
                  Clock::time_point finished) override {
-    statistics_.add({.out = passage.bytes_out, .in = passage.bytes_in}, busy(passage).count(),
+    statistics_.add(passage.bytes, busy(passage).count(),
                     std::chrono::duration<double>(finished - due).count());
   }
   bool needs_precise_timing() const override { return true; }
@@ -33,8 +33,7 @@ class Link final : public Hook, public LinkBearer {
   std::chrono::duration<double> busy(const Passage& passage) const {
     if (ranks_ == 1) return {};
     // Longer than 30 years would overflow the clock.
-    return std::chrono::duration<double>(
-        std::min(link_seconds(options_, {.out = passage.bytes_out, .in = passage.bytes_in}), 1e9));
+    return std::chrono::duration<double>(std::min(link_seconds(options_, passage.bytes), 1e9));
   }
 
   const LinkOptions options_;

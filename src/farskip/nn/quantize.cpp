@@ -16,6 +16,8 @@
 namespace farskip {
 namespace {
 
+static_assert(PacketLayout::block == cuda::quantization_block);
+
 void require_quantized(const at::Tensor& values, const at::Tensor& scales, const at::Tensor& x) {
   require_shape(x, {-1, -1}, "FP8 rows");
   require_dense_rows(x, "FP8 rows");

@@ -128,8 +128,8 @@ RankPlan make_rank_plan(const at::Tensor& experts, const ExpertHomes& homes, int
 }
 
 RopeTable rope_table(const RopeFrequencies& frequencies, const at::Tensor& positions) {
-  const at::Tensor radians =
-      to_device_of(positions, at::tensor(at::ArrayRef<float>(frequencies.radians), at::kFloat));
+  const at::Tensor radians = to_device(
+      at::tensor(at::ArrayRef<float>(frequencies.radians), at::kFloat), positions.device());
   const at::Tensor angles = positions.to(at::kFloat).unsqueeze(1) * radians;
   return {at::cos(angles) * frequencies.magnitude, at::sin(angles) * frequencies.magnitude};
 }
@@ -173,9 +173,9 @@ at::Tensor experts(const at::Tensor& rows, const at::Tensor& counts, const at::T
   return by.inverse.defined() ? gather_rows(result, by.inverse) : result;
 }
 
-at::Tensor to_device_of(const at::Tensor& like, const at::Tensor& host) {
-  if (like.is_cpu() || !host.is_cpu()) return host;
-  return host.pin_memory().to(like.device(), /*non_blocking=*/true);
+at::Tensor to_device(const at::Tensor& host, at::Device device) {
+  if (host.device() == device) return host;
+  return host.pin_memory().to(device, /*non_blocking=*/true);
 }
 
 // Slots outside `out` go to a row behind its last.

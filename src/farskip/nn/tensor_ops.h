@@ -37,9 +37,9 @@ RopeTable rope_table(const RopeFrequencies& frequencies, const at::Tensor& posit
 at::Tensor experts(const at::Tensor& rows, const at::Tensor& counts, const at::Tensor& gate_up,
                    const at::Tensor& down);
 
-// `host`, a tensor in host memory, on the device of `like`: queued on the current stream through
-// pinned memory, so that the host does not wait for the device.
-at::Tensor to_device_of(const at::Tensor& like, const at::Tensor& host);
+// A tensor of host memory on `device`: queued on the current stream through pinned memory, so that
+// the host does not wait for the device. One that is there already stays as it is.
+at::Tensor to_device(const at::Tensor& host, at::Device device);
 
 void permute_by_inverse_out(const at::Tensor& out, const at::Tensor& x, const at::Tensor& inverse,
                             int64_t top_k, int64_t first_row);

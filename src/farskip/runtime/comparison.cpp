@@ -218,7 +218,7 @@ class Comparer {
     row.metrics = median_metrics(figures);
     row.bound = lower_bound(graph.blocking.graph, graph.durations);
     row.predicted_peak_bytes =
-        peak_activation_bytes(steps_[i].graph, steps_[i].schedule, {.runs_ahead = on_device()});
+        peak_activation_bytes(steps_[i].graph, steps_[i].schedule, {.lanes_queue = on_device()});
     row.simulated =
         simulate(steps_[i].graph, steps_[i].schedule, graph.durations, comparison_.contention);
     row.predicted = row.simulated.step_seconds;

@@ -45,9 +45,4 @@ at::Tensor queue_copy_to_host(const at::Tensor& tensor) {
   return host;
 }
 
-at::Tensor queue_copy_to_device(const at::Tensor& host, at::Device device) {
-  if (device.is_cpu()) return host;
-  return host.pin_memory().to(device, /*non_blocking=*/true);
-}
-
 }  // namespace farskip

@@ -47,8 +47,4 @@ class ComputeLane {
 // is.
 at::Tensor queue_copy_to_host(const at::Tensor& tensor);
 
-// A tensor of host memory on `device`, queued on the current stream through pinned memory, so that
-// the host does not wait for the device.
-at::Tensor queue_copy_to_device(const at::Tensor& host, at::Device device);
-
 }  // namespace farskip

@@ -120,7 +120,7 @@ void run_final_norm(const KernelContext& context, Inputs in, Outputs out) {
       end += context.lengths[i];
       last.mutable_data_ptr<int64_t>()[i] = end - 1;
     }
-    rows = at::index_select(rows, 0, tensor_ops::to_device_of(rows, last));
+    rows = at::index_select(rows, 0, tensor_ops::to_device(last, rows.device()));
   }
   rms_norm_out(out[0], rows, in[1], context.model.norm_eps);
 }

@@ -9,7 +9,6 @@
 #include "farskip/nn/permutation.h"
 #include "farskip/nn/rank_plan.h"
 #include "farskip/nn/router.h"
-#include "farskip/nn/tensor_ops.h"
 #include "farskip/runtime/kernels.h"
 #include "farskip/runtime/routing_state.h"
 
@@ -33,11 +32,6 @@ Routing replayed(const KernelContext& context, int64_t first_token, int64_t toke
           found->second.weights.narrow(0, first_token, tokens)};
 }
 
-Routing on_device(const Routing& routing, const at::Tensor& like) {
-  return {tensor_ops::to_device_of(like, routing.experts),
-          tensor_ops::to_device_of(like, routing.weights)};
-}
-
 Routing choose(const KernelContext& context, Inputs in) {
   const Attributes& a = context.op.attributes;
   RoutingState& state = routing_state_of(context);
@@ -47,7 +41,7 @@ Routing choose(const KernelContext& context, Inputs in) {
     case RoutingMode::balanced:
       return state.balanced(tokens, a.experts, a.top_k, first, in[0].device());
     case RoutingMode::replay:
-      return on_device(replayed(context, first, tokens), in[0]);
+      return to_device(replayed(context, first, tokens), in[0].device());
     case RoutingMode::model:
       break;
   }

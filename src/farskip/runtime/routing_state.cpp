@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "farskip/base/error.h"
-#include "farskip/runtime/compute_lane.h"
+#include "farskip/nn/tensor_ops.h"
 
 namespace farskip {
 
@@ -17,7 +17,7 @@ const at::Tensor& RoutingState::positions(const Placement& placement, int chunks
                                           at::Device device) {
   const at::Tensor& host = layout(placement, chunks).position_of_expert();
   at::Tensor& copy = positions_[chunks];
-  if (!copy.defined() || copy.device() != device) copy = queue_copy_to_device(host, device);
+  if (!copy.defined() || copy.device() != device) copy = tensor_ops::to_device(host, device);
   return copy;
 }
 
@@ -25,9 +25,9 @@ const ExpertHomes& RoutingState::homes(const Placement& placement, int chunks, a
   const ExpertHomes& host = layout(placement, chunks).homes();
   ExpertHomes& copy = homes_[chunks];
   if (!copy.rank.defined() || copy.rank.device() != device) {
-    copy = {.rank = queue_copy_to_device(host.rank, device),
-            .chunk = queue_copy_to_device(host.chunk, device),
-            .local = queue_copy_to_device(host.local, device)};
+    copy = {.rank = tensor_ops::to_device(host.rank, device),
+            .chunk = tensor_ops::to_device(host.chunk, device),
+            .local = tensor_ops::to_device(host.local, device)};
   }
   return copy;
 }
@@ -36,9 +36,7 @@ const Routing& RoutingState::balanced(int64_t tokens, int64_t experts, int64_t t
                                       int64_t first_token, at::Device device) {
   Routing& routing = balanced_[{tokens, experts, top_k, first_token}];
   if (!routing.experts.defined() || routing.experts.device() != device) {
-    routing = balanced_routing(tokens, experts, top_k, first_token * top_k);
-    routing = {queue_copy_to_device(routing.experts, device),
-               queue_copy_to_device(routing.weights, device)};
+    routing = to_device(balanced_routing(tokens, experts, top_k, first_token * top_k), device);
   }
   return routing;
 }
@@ -56,6 +54,11 @@ RoutingRecord RoutingState::take_record() {
                      at::cat({entry->second.weights, routing.weights})};
   }
   return whole;
+}
+
+Routing to_device(const Routing& routing, at::Device device) {
+  return {tensor_ops::to_device(routing.experts, device),
+          tensor_ops::to_device(routing.weights, device)};
 }
 
 RoutingState& routing_state_of(const KernelContext& context) {

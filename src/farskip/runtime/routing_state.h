@@ -50,6 +50,9 @@ class RoutingState final : public KernelState {
   std::map<std::pair<int, int>, Routing> record_;  // by layer and micro-batch
 };
 
+// Both tensors on `device`, as tensor_ops::to_device.
+Routing to_device(const Routing& routing, at::Device device);
+
 // What a routing kernel was given. Throws Error if the executor has no RoutingState.
 RoutingState& routing_state_of(const KernelContext& context);
 // The layout for the chunks of a kernel's op.

@@ -2,55 +2,23 @@
 
 #include <algorithm>
 
-namespace farskip {
+#include "farskip/schedule/launch.h"
 
+namespace farskip {
 namespace {
 
-// Launches steps one by one, as runtime/executor.cpp does, and counts bytes.
-class Launcher {
+// Counts bytes instead of allocating them.
+class ByteCounter final : public Launcher {
  public:
-  Launcher(const Graph& graph, const Schedule& schedule, const MemoryOptions& options)
+  ByteCounter(const Graph& graph, bool at_bound)
       : graph_(graph),
-        steps_(schedule.steps),
-        options_(options),
+        at_bound_(at_bound),
         allocated_(graph.values().size(), false),
-        launched_(graph.ops().size(), false),
         known_(graph.ops().size(), false) {}
 
-  double peak() {
-    size_t freed = 0;
-    for (size_t next = 0; next < steps_.size(); ++next) {
-      if (!launched_[steps_[next].op]) {
-        if (options_.runs_ahead && steps_[next].lane == Lane::communication) run_ahead(next);
-        launch(steps_[next]);
-      }
-      for (; freed < steps_.size() && launched_[steps_[freed].op]; ++freed) free(steps_[freed]);
-    }
-    return peak_;
-  }
+  double peak() const { return peak_; }
 
- private:
-  bool sizes_known(const Step& step) const {
-    for (OpId before : graph_.predecessors(step.op)) {
-      if (graph_.op(before).host_waits && !known_[before]) return false;
-    }
-    return true;
-  }
-
-  void run_ahead(size_t next) {
-    for (size_t i = next + 1; i < steps_.size() && !sizes_known(steps_[next]); ++i) {
-      const Step& step = steps_[i];
-      if (launched_[step.op] || step.lane == Lane::communication) continue;
-      for (OpId awaited : step.wait_for) {
-        if (!launched_[awaited]) return;
-      }
-      if (!sizes_known(step)) return;
-      launch(step);
-    }
-  }
-
-  void launch(const Step& step) {
-    launched_[step.op] = true;
+  void launch(const Step& step) override {
     for (OpId before : graph_.predecessors(step.op)) known_[before] = true;
     if (step.lane == Lane::compute) known_[step.op] = true;
     for (ValueId output : graph_.op(step.op).outputs) {
@@ -63,21 +31,26 @@ class Launcher {
     peak_ = std::max(peak_, now_);
   }
 
-  void free(const Step& step) {
-    for (ValueId id : step.free_after) {
-      if (graph_.value(id).part_of == none && allocated_[id]) now_ -= bytes(id);
-    }
+  // A collective's result is known once a step has waited for it, no sooner.
+  bool sizes_known(const Step& step) override {
+    return std::ranges::all_of(graph_.predecessors(step.op), [&](OpId before) {
+      return !graph_.op(before).host_waits || known_[before];
+    });
   }
 
+  void free(ValueId id) override {
+    if (graph_.value(id).part_of == none && allocated_[id]) now_ -= bytes(id);
+  }
+
+ private:
   double bytes(ValueId id) const {
-    return options_.at_bound ? graph_.bound_bytes(id) : graph_.expected_bytes(id);
+    return at_bound_ ? graph_.bound_bytes(id) : graph_.expected_bytes(id);
   }
 
   const Graph& graph_;
-  const std::vector<Step>& steps_;
-  const MemoryOptions options_;
-  std::vector<bool> allocated_;         // by value
-  std::vector<bool> launched_, known_;  // by op; known: its sizes, to the host
+  const bool at_bound_;
+  std::vector<bool> allocated_;  // by value
+  std::vector<bool> known_;      // by op: the host has its result
   double now_ = 0, peak_ = 0;
 };
 
@@ -85,7 +58,9 @@ class Launcher {
 
 double peak_activation_bytes(const Graph& graph, const Schedule& schedule,
                              const MemoryOptions& options) {
-  return Launcher(graph, schedule, options).peak();
+  ByteCounter counter(graph, options.at_bound);
+  launch_all(schedule, options.lanes_queue, counter);
+  return counter.peak();
 }
 
 double parameter_bytes(const Graph& graph) {

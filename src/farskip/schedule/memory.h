@@ -6,10 +6,9 @@ namespace farskip {
 
 struct MemoryOptions {
   bool at_bound = false;  // sizes at their bounds, else at the expected ones
-  // As on a device, where the host launches compute ops behind a collective whose sizes it does not
-  // know yet, as far as they do not wait for it, and frees in the schedule's order. How far it gets
-  // is a matter of time; here it always gets as far as it can.
-  bool runs_ahead = false;
+  // As on a device (launch.h). How far the host runs ahead there is a matter of time; here it
+  // always gets as far as it can.
+  bool lanes_queue = false;
 };
 
 // Most bytes of activations alive at once when the schedule runs: outputs are allocated at launch
