@@ -1,5 +1,6 @@
 #pragma once
 
+#include <c10/core/Device.h>
 #include <c10/core/Stream.h>
 
 #include <functional>
@@ -34,6 +35,19 @@ class Event {
 
  private:
   std::shared_ptr<State> state_;
+};
+
+// Gives out events of one device that are used again once nobody holds them: to make and destroy
+// one costs the host more than to record it. Thread rule: any thread may call any member.
+class EventPool {
+ public:
+  explicit EventPool(at::Device device);
+  // As Event::record; `stream` is of the pool's device.
+  Event record(const c10::Stream& stream, bool timed = false);
+
+ private:
+  struct Shelf;
+  std::shared_ptr<Shelf> shelf_;  // null on a CPU
 };
 
 class Event::State {

@@ -5,6 +5,7 @@
 #include "farskip/cuda/expert_order.h"
 #include "farskip/cuda/mlp.h"
 #include "farskip/cuda/norm.h"
+#include "farskip/cuda/peer_link.h"
 #include "farskip/cuda/permutation.h"
 #include "farskip/cuda/rope.h"
 #include "farskip/cuda/routing.h"
@@ -44,11 +45,16 @@ void copy_rows_beside_compute(const at::Tensor&, const at::Tensor&, std::span<co
   refuse("copy_rows_beside_compute");
 }
 
-void connect_devices(at::Device, at::Device) { refuse("connect_devices"); }
-void copy_rows_between_devices(const at::Tensor&, const at::Tensor&, std::span<const RowCopy>,
-                               at::Device) {
-  refuse("copy_rows_between_devices");
+struct PeerLink::State {};
+
+PeerLink::PeerLink(at::Device, at::Device) { refuse("PeerLink"); }
+PeerLink::~PeerLink() = default;
+void PeerLink::start(const c10::Stream&, const at::Tensor&, const at::Tensor&,
+                     std::span<const RowCopy>, double, double) {
+  refuse("start");
 }
+void PeerLink::join(const c10::Stream&) { refuse("join"); }
+void PeerLink::release() noexcept {}
 
 ExpertOrder order_by_expert(const at::Tensor&, int64_t) { refuse("order_by_expert"); }
 
