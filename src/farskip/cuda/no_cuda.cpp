@@ -110,6 +110,11 @@ void choose_and_plan_out(const RoutingOut&, const PlanOut&, const RouterRule&, c
   refuse("choose_and_plan_out");
 }
 
+void rope_table_out(const at::Tensor&, const at::Tensor&, const at::Tensor&, std::span<const float>,
+                    float) {
+  refuse("rope_table_out");
+}
+
 void grouped_rope_(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
                    double, const at::Tensor&, const at::Tensor&, bool) {
   refuse("grouped_rope_");

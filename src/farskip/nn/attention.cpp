@@ -116,10 +116,9 @@ AttentionInputs prepare_latent(const ModelConfig& config, const AttentionWeights
   return {q, k, kv.narrow(2, nope, value)};
 }
 
-// Sequences of one length: q [B, S, heads, qk], k [B, S, kv, qk], v [B, S, kv, value] -> out
-// [B, S, heads, value].
-void attend(const at::Tensor& out, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-            double scale) {
+// Sequences of one length: q [B, S, heads, qk], k [B, S, kv, qk], v [B, S, kv, value] ->
+// [B, S, heads, value], which may have other strides.
+at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale) {
   const auto by_heads = [](const at::Tensor& x) { return x.transpose(1, 2); };
   const int64_t value = v.size(3), missing = q.size(3) - value;
   // The fused CPU kernel wants heads of one width; its work on the zeros costs less than the
@@ -129,7 +128,7 @@ void attend(const at::Tensor& out, const at::Tensor& q, const at::Tensor& k, con
   const at::Tensor result = at::scaled_dot_product_attention(
       by_heads(q), by_heads(k), by_heads(padded), /*attn_mask=*/{}, /*dropout_p=*/0.0,
       /*is_causal=*/true, scale, /*enable_gqa=*/k.size(2) != q.size(2));
-  out.copy_(by_heads(result.narrow(3, 0, value)));
+  return by_heads(result.narrow(3, 0, value));
 }
 
 void check_lengths(const std::vector<int64_t>& lengths, int64_t tokens) {
@@ -147,6 +146,21 @@ void check_lengths(const std::vector<int64_t>& lengths, int64_t tokens) {
                .hint = {}});
 }
 
+void check_inputs(const AttentionInputs& inputs, const std::vector<int64_t>& lengths) {
+  const auto& [q, k, v] = inputs;
+  require_shape(q, {-1, -1, -1}, "attention q");
+  require_shape(k, {q.size(0), -1, q.size(2)}, "attention k");
+  require_shape(v, {q.size(0), k.size(1), -1}, "attention v");
+  if (k.size(1) == 0 || q.size(1) % k.size(1) != 0) {
+    throw Error("query heads do not divide over key heads",
+                {.where = "attention q",
+                 .expected = "a multiple of " + std::to_string(k.size(1)) + " heads",
+                 .found = std::to_string(q.size(1)),
+                 .hint = {}});
+  }
+  check_lengths(lengths, q.size(0));
+}
+
 }  // namespace
 
 AttentionInputs attention_prepare(const ModelConfig& config, const AttentionWeights& weights,
@@ -160,29 +174,28 @@ AttentionInputs attention_prepare(const ModelConfig& config, const AttentionWeig
 
 at::Tensor attention_core(const AttentionInputs& inputs, const std::vector<int64_t>& lengths,
                           double scale) {
-  require_shape(inputs.q, {-1, -1, -1}, "attention q");
-  require_shape(inputs.v, {-1, -1, -1}, "attention v");
-  at::Tensor out =
-      at::empty({inputs.q.size(0), inputs.q.size(1) * inputs.v.size(2)}, inputs.q.options());
+  check_inputs(inputs, lengths);
+  const auto& [q, k, v] = inputs;
+  const int64_t tokens = q.size(0), width = q.size(1) * v.size(2);
+  // All in one go on a device: what the library makes is the result.
+  const bool alike = !q.is_cpu() && tokens > 0 &&
+                     std::ranges::all_of(lengths, [&](int64_t n) { return n == lengths[0]; });
+  if (alike) {
+    const auto sequences = [&](const at::Tensor& x) {
+      return x.unflatten(0, {static_cast<int64_t>(lengths.size()), lengths[0]});
+    };
+    return attend(sequences(q), sequences(k), sequences(v), scale).reshape({tokens, width});
+  }
+  at::Tensor out = at::empty({tokens, width}, q.options());
   attention_core_out(out, inputs, lengths, scale);
   return out;
 }
 
 void attention_core_out(const at::Tensor& out, const AttentionInputs& inputs,
                         const std::vector<int64_t>& lengths, double scale) {
+  check_inputs(inputs, lengths);
   const auto& [q, k, v] = inputs;
-  require_shape(q, {-1, -1, -1}, "attention q");
-  require_shape(k, {q.size(0), -1, q.size(2)}, "attention k");
-  require_shape(v, {q.size(0), k.size(1), -1}, "attention v");
   require_shape(out, {q.size(0), q.size(1) * v.size(2)}, "attention output");
-  if (k.size(1) == 0 || q.size(1) % k.size(1) != 0) {
-    throw Error("query heads do not divide over key heads",
-                {.where = "attention q",
-                 .expected = "a multiple of " + std::to_string(k.size(1)) + " heads",
-                 .found = std::to_string(q.size(1)),
-                 .hint = {}});
-  }
-  check_lengths(lengths, q.size(0));
   const at::Tensor heads = out.unflatten(1, {q.size(1), v.size(2)});
   int64_t first = 0;
   for (size_t i = 0; i < lengths.size();) {
@@ -194,7 +207,9 @@ void attention_core_out(const at::Tensor& out, const AttentionInputs& inputs,
     const auto sequences = [&](const at::Tensor& x) {
       return x.narrow(0, first, batch * length).unflatten(0, {batch, length});
     };
-    if (length > 0) attend(sequences(heads), sequences(q), sequences(k), sequences(v), scale);
+    if (length > 0) {
+      sequences(heads).copy_(attend(sequences(q), sequences(k), sequences(v), scale));
+    }
     first += batch * length;
     i = end;
   }

@@ -1,5 +1,6 @@
 #include "farskip/runtime/executor.h"
 
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
@@ -38,6 +39,7 @@ class Executor::Impl final : private Launcher {
         works_(graph.ops().size()),
         sizes_known_(graph.ops().size(), false),
         host_(graph.values().size()),
+        pinned_(graph.values().size()),
         copied_(graph.ops().size()),
         awaited_(graph.ops().size(), false),
         random_(options.chaos_seed.value_or(0) * 1000003 + static_cast<uint64_t>(group.rank())) {
@@ -50,7 +52,9 @@ class Executor::Impl final : private Launcher {
       throw ScheduleError("the schedule is for another graph",
                           {.where = schedule.name, .expected = graph_.description()});
     }
+    // Gradients are ops of a graph: without a layer that looks for them every call costs less.
     const at::NoGradGuard no_gradients;
+    const at::AutoDispatchBelowADInplaceOrView no_autograd;
     const auto on_own_stream = lane_.use();
     begin(schedule, batch);
     const Traffic before = group_.traffic();
@@ -170,7 +174,7 @@ class Executor::Impl final : private Launcher {
     KernelContext context = context_of(plan);
     context.ready = std::move(ready);
     works_[plan.op->id] = plan.entry->launch(context, group_, in_, out_);
-    for (const at::Tensor& tensor : in_) lane_.keep_for(tensor, group_.stream());
+    // Inputs the work keeps until it is done.
     for (const at::Tensor& tensor : out_) lane_.keep_for(tensor, lane_.stream());
     tensors_.keep(plan, out_);
   }
@@ -233,13 +237,13 @@ class Executor::Impl final : private Launcher {
     } else {
       lane_.mark(false).block(lane_.copy_stream());
     }
-    for (const InputPlan& input : plan.inputs) {
-      host_[input.value] = queue_copy_to_host(tensors_[input.value]);
-    }
-    for (const OutputPlan& output : plan.outputs) {
-      host_[output.value] = queue_copy_to_host(tensors_[output.value]);
-    }
-    copied_[plan.op->id] = Event::record(lane_.copy_stream());
+    const auto copy = [&](ValueId value) {
+      queue_copy_to_host(tensors_[value], pinned_[value]);
+      host_[value] = pinned_[value];
+    };
+    for (const InputPlan& input : plan.inputs) copy(input.value);
+    for (const OutputPlan& output : plan.outputs) copy(output.value);
+    copied_[plan.op->id] = lane_.mark_copies();
   }
 
   // Blocks the host until the event is passed, a collective has failed or the deadline is over. A
@@ -301,7 +305,8 @@ class Executor::Impl final : private Launcher {
   StepTimes times_;
   std::vector<Work> works_;                   // by op; valid for communication that was launched
   std::vector<bool> sizes_known_;             // by op
-  std::vector<at::Tensor> host_;              // by value: copies, on a device only
+  std::vector<at::Tensor> host_;              // by value: copies of this step, on a device only
+  std::vector<at::Tensor> pinned_;            // by value: memory for them, from step to step
   std::vector<std::optional<Event>> copied_;  // by op that binds sizes, once host copies are queued
   std::vector<bool> awaited_;                 // by op: some step of the schedule waits for it
   std::vector<at::Tensor> in_, host_in_, out_;  // of the op at hand
