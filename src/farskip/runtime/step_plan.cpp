@@ -3,6 +3,7 @@
 #include <numeric>
 
 #include "farskip/graph/cost.h"
+#include "farskip/graph/differentiate.h"
 #include "farskip/graph/rewrite.h"
 #include "farskip/runtime/dtypes.h"
 
@@ -39,7 +40,9 @@ PlannedStep plan_step(const ModelConfig& model, const Connectivity& connectivity
   spec.dispatch = form.dispatch;
   spec.routing = form.routing;
   spec.head = form.head;
+  if (form.backward) spec.end = StepEnd::loss;
   Graph graph = build_forward(model, connectivity, spec);
+  if (form.backward) graph = differentiate(graph, dtype_of(form.gradients));
   if (form.two_batch) graph = two_batch(graph);
   graph = expert_chunks(graph, form.expert_chunks);
   graph = pieces(graph, form.pieces);

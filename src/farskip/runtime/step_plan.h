@@ -23,6 +23,8 @@ struct StepForm {
   RoutingMode routing = RoutingMode::model;
   HeadRows head = HeadRows::all;
   at::ScalarType dtype = at::kFloat;
+  bool backward = false;                  // ends in a loss, and goes back (differentiate.h)
+  at::ScalarType gradients = at::kFloat;  // of the weights, with backward
 };
 
 // A graph and a verified schedule of it.
