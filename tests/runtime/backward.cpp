@@ -31,8 +31,8 @@ at::Tensor labels_of(const Batch& batch) {
 Weights empty_gradients(const Weights& weights, at::ScalarType dtype) {
   Weights gradients;
   for (const auto& [name, tensor] : weights) {
-    gradients[name] =
-        at::full(tensor.sizes(), std::numeric_limits<double>::quiet_NaN(), tensor.options().dtype(dtype));
+    gradients[name] = at::full(tensor.sizes(), std::numeric_limits<double>::quiet_NaN(),
+                               tensor.options().dtype(dtype));
   }
   return gradients;
 }
@@ -53,8 +53,7 @@ BackwardResult run_backward(const Fixture& fixture, const PlannedStep& step,
     groups = make_local_groups(ranks, {.deadline = std::chrono::duration<double>(20)});
   }
   const std::vector<Range> shares = distribute(tokens.batch(), ranks);
-  const int64_t label_count =
-      static_cast<int64_t>(tokens.ids.size()) - tokens.batch();
+  const int64_t label_count = static_cast<int64_t>(tokens.ids.size()) - tokens.batch();
   const KernelTable kernels = step_kernels();
   std::vector<Weights> gradients;
   for (const Weights& of_rank : weights) {
@@ -65,10 +64,9 @@ BackwardResult run_backward(const Fixture& fixture, const PlannedStep& step,
   run_ranks(groups, [&](Group& group) {
     const int rank = group.rank();
     RoutingState state;
-    Executor executor(config, placement, step.graph, kernels, weights[rank], group,
-                      {.state = &state,
-                       .gradients = &gradients[rank],
-                       .chaos_seed = options.chaos_seed});
+    Executor executor(
+        config, placement, step.graph, kernels, weights[rank], group,
+        {.state = &state, .gradients = &gradients[rank], .chaos_seed = options.chaos_seed});
     Batch batch = batch_of(tokens, shares[rank]);
     batch.inputs["labels"] = labels_of(batch);
     batch.inputs["label_count"] = at::full({1}, label_count, at::kFloat);

@@ -24,8 +24,8 @@ struct BackwardResult {
 
 // Labels are the tokens that follow; a sequence's last token has none.
 BackwardResult run_backward(const Fixture& fixture, const PlannedStep& step,
-                            const TokenBatch& tokens, int ranks, const BackwardOptions& options = {},
-                            at::ScalarType dtype = at::kFloat,
+                            const TokenBatch& tokens, int ranks,
+                            const BackwardOptions& options = {}, at::ScalarType dtype = at::kFloat,
                             at::ScalarType gradients = at::kFloat,
                             std::vector<std::unique_ptr<Group>> groups = {});
 

@@ -28,9 +28,9 @@ TEST_P(GoldenGradients, LossAndGradients) {
                                "fresh-shared", "ladder", "depth-2"}) {
       if (!fixture.golden.contains("loss." + std::string(preset))) continue;
       SCOPED_TRACE(std::string(preset) + " on " + std::to_string(ranks));
-      const PlannedStep step = fixture.plan(
-          preset, ranks, tokens,
-          {.schedule = ranks == 1 ? "blocking" : "overlapped", .backward = true});
+      const PlannedStep step =
+          fixture.plan(preset, ranks, tokens,
+                       {.schedule = ranks == 1 ? "blocking" : "overlapped", .backward = true});
       const BackwardResult result = run_backward(fixture, step, tokens, ranks);
       EXPECT_LT(relative_error(result.loss, fixture.golden.view("loss." + std::string(preset))),
                 loss_tolerance);
@@ -105,10 +105,8 @@ TEST_P(GradientBits, ChunksAndPiecesChangeNone) {
   const Fixture fixture(family);
   const TokenBatch tokens = fixture.prefixes(lengths);
   auto gradients = [&](int chunks, int pieces) {
-    const StepForm form{.schedule = "overlapped",
-                        .expert_chunks = chunks,
-                        .pieces = pieces,
-                        .backward = true};
+    const StepForm form{
+        .schedule = "overlapped", .expert_chunks = chunks, .pieces = pieces, .backward = true};
     return run_backward(fixture, fixture.plan("farskip", ranks, tokens, form), tokens, ranks);
   };
   const BackwardResult whole = gradients(1, 1);
@@ -145,13 +143,12 @@ TEST(Gradients, Bfloat16IsNear) {
   const Fixture fixture("qwen3_moe");
   const TokenBatch tokens = fixture.golden_tokens();
   const StepForm form{.schedule = "overlapped", .dtype = at::kBFloat16, .backward = true};
-  const BackwardResult result = run_backward(fixture, fixture.plan("farskip", 2, tokens, form),
-                                             tokens, 2, {}, at::kBFloat16);
+  const BackwardResult result =
+      run_backward(fixture, fixture.plan("farskip", 2, tokens, form), tokens, 2, {}, at::kBFloat16);
   const auto named = by_checkpoint_name(fixture, result.gradients);
   for (const char* name : {"model.norm.weight", "model.layers.2.input_layernorm.weight"}) {
     const at::Tensor expected = fixture.golden.view("grad.farskip." + std::string(name));
-    const double error =
-        ((named.at(name) - expected).norm() / expected.norm()).item<double>();
+    const double error = ((named.at(name) - expected).norm() / expected.norm()).item<double>();
     EXPECT_LT(error, 0.1) << name;
     EXPECT_GT(error, 1e-4) << name;
   }

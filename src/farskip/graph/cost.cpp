@@ -69,6 +69,12 @@ double sent_bytes(const Graph& graph, const Op& op) {
     return graph.expected_bytes(op.outputs.at(0)) * off_rank;
   }
   if (op.kind == OpKind::counts) return graph.expected_bytes(op.inputs.at(0)) * off_rank;
+  if (op.kind == OpKind::reduce_gradients) {  // a rank keeps one part of what it has
+    return graph.expected_bytes(op.outputs.at(0)) * (ranks - 1.0);
+  }
+  if (op.kind == OpKind::gather_parameters) {
+    return graph.expected_bytes(op.inputs.at(0)) * (ranks - 1.0);
+  }
   if (op.kind == OpKind::all_reduce) {
     return graph.expected_bytes(op.outputs.at(0)) * 2.0 * off_rank;  // ring
   }
@@ -97,6 +103,8 @@ double bytes_read(const Graph& graph, const Op& op) {
     const double packet = graph.expected(graph.value(last).shape.back());
     return std::min(bytes_of_last(graph, op, so_far), rows_of(graph, op.outputs.at(0)) * packet);
   }
+  // Three numbers of state and a parameter for each element, the state written too.
+  if (op.kind == OpKind::update) return bytes_of_last(graph, op, op.inputs.size()) * 7.5;
   if (op.kind == OpKind::weigh) {  // all expert rows, over all chunks
     const double share =
         share_first_reached(a.experts, a.top_k, a.ranks, a.chunks - 1 - a.chunk, a.chunks);

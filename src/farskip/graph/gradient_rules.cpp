@@ -208,8 +208,8 @@ class Rule {
     const Value& d = builder_.value(d_[0]);
     Attributes attributes = at_;
     attributes.wire = d.dtype;
-    const ValueId gradient = builder_.add_value(
-        {.name = "gradient", .dtype = d.dtype, .shape = {rows, d.shape.back()}});
+    const ValueId gradient =
+        builder_.add_value({.name = "gradient", .dtype = d.dtype, .shape = {rows, d.shape.back()}});
     builder_.add_op(kind, attributes, {d_[0], in_[1], in_[2]}, {gradient});
     backward_.contribute(in_[0], gradient);
   }
@@ -235,7 +235,8 @@ class Rule {
 std::vector<ValueId> add_saved(GraphBuilder& builder, const Graph& forward, const Op& op) {
   auto rows = [&](const char* name, int64_t columns, DType dtype) {
     const Dim rows = forward.value(op.outputs.at(0)).shape.at(0);
-    return std::vector{builder.add_value({.name = name, .dtype = dtype, .shape = {rows, {columns}}})};
+    return std::vector{
+        builder.add_value({.name = name, .dtype = dtype, .shape = {rows, {columns}}})};
   };
   auto column_of = [&](size_t input, size_t dim) {
     return forward.value(op.inputs.at(input)).shape.at(dim).size;
@@ -259,8 +260,8 @@ std::vector<ValueId> add_saved(GraphBuilder& builder, const Graph& forward, cons
       return rows("router logits", column_of(1, 0), DType::float32);
     case OpKind::loss: {
       const Dim tokens = forward.value(op.inputs.at(0)).shape.at(0);
-      return {builder.add_value(
-          {.name = "log-sum-exp", .dtype = DType::float32, .shape = {tokens}})};
+      return {
+          builder.add_value({.name = "log-sum-exp", .dtype = DType::float32, .shape = {tokens}})};
     }
     default:
       return {};

@@ -69,7 +69,11 @@ const char* to_string(OpKind kind) {
                                                             "norm weight gradient",
                                                             "attention prepare weight gradient",
                                                             "experts weight gradient",
-                                                            "embedding gradient"};
+                                                            "embedding gradient",
+                                                            "reduce gradients",
+                                                            "gradient norm",
+                                                            "update",
+                                                            "gather parameters"};
   return names.at(static_cast<size_t>(kind));
 }
 
@@ -82,8 +86,8 @@ bool comes_home(OpKind kind) {
 }
 
 bool is_communication(OpKind kind) {
-  return kind == OpKind::counts || kind == OpKind::all_reduce || goes_to_experts(kind) ||
-         comes_home(kind);
+  return kind == OpKind::counts || kind == OpKind::all_reduce || kind == OpKind::reduce_gradients ||
+         kind == OpKind::gather_parameters || goes_to_experts(kind) || comes_home(kind);
 }
 
 bool is_routed(Symbol::Kind kind) {

@@ -118,8 +118,13 @@ enum class OpKind {
   attention_prepare_weight_gradient,  // rows in, deltas, saved, norms
   experts_weight_gradient,            // rows in, deltas, activated, d rows out, rows per expert
   embedding_gradient,                 // d embedding rows, input_ids
+  // Update, see update.h.
+  reduce_gradients,   // gradients of a bucket -> this rank's part of their sum (reduce-scatter)
+  gradient_norm,      // parts, gradients -> the sum of their squares
+  update,             // a part or gradients, the sum of squares -> a part of new parameters
+  gather_parameters,  // parts of new parameters -> the parameters of a bucket (all-gather)
 };
-inline constexpr int op_kind_count = static_cast<int>(OpKind::embedding_gradient) + 1;
+inline constexpr int op_kind_count = static_cast<int>(OpKind::gather_parameters) + 1;
 const char* to_string(OpKind kind);
 bool is_communication(OpKind kind);
 // Whether rows go from their tokens' rank to their experts', as in dispatch; and the way back.
@@ -137,6 +142,7 @@ struct Attributes {
   int micro_batch = 0;
   int chunk = 0, chunks = 1;  // expert chunks
   int piece = 0, pieces = 1;  // cuts of a large op by rows or sequences
+  int bucket = 0;             // of parameters
   RoutingMode routing = RoutingMode::model;
   DispatchForm dispatch = DispatchForm::per_expert;
   // communication: how rows spread over ranks.

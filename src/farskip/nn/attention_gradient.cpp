@@ -98,9 +98,9 @@ void attention_core_gradient(const AttentionInputs& d_inputs, const at::Tensor& 
     return FusedInputs::by_heads(FusedInputs::fill_up(heads, q.size(2)));
   };
   for (const SequenceGroup& group : group_sequences(lengths, q.size(0), q.is_cpu())) {
-    const auto [d_q, d_k, d_v] = attend_backward(
-        by_heads(group, d_out), FusedInputs(group, inputs), by_heads(group, out),
-        FusedInputs::by_heads(group.of(log_sum_exp)).contiguous(), scale);
+    const auto [d_q, d_k, d_v] =
+        attend_backward(by_heads(group, d_out), FusedInputs(group, inputs), by_heads(group, out),
+                        FusedInputs::by_heads(group.of(log_sum_exp)).contiguous(), scale);
     group.of(d_inputs.q).copy_(FusedInputs::by_heads(d_q));
     sum_groups(group.of(d_inputs.k), FusedInputs::by_heads(d_k));
     sum_groups(group.of(d_inputs.v), FusedInputs::by_heads(d_v));

@@ -44,9 +44,8 @@ at::Tensor norm_rows(const AttentionConfig& attention, const at::Tensor& x) {
 }
 
 AttentionPrepareGradient grouped_gradient(const ModelConfig& config,
-                                          const AttentionWeights& weights,
-                                          const AttentionInputs& d, const RopeTable& rope,
-                                          const at::Tensor& first) {
+                                          const AttentionWeights& weights, const AttentionInputs& d,
+                                          const RopeTable& rope, const at::Tensor& first) {
   const AttentionConfig& attention = config.attention;
   const GroupedWidths widths(attention);
   AttentionPrepareGradient result;
@@ -100,8 +99,8 @@ AttentionPrepareGradient latent_gradient(const ModelConfig& config, const Attent
   apply_rope_(d_q.narrow(2, w.nope, w.rotated), {rope.cos, rope.sin.neg()}, interleaved);
   d_q = d_q.flatten(1);
   // All heads share the rotated part of k.
-  const at::Tensor d_rotated = rotate_back(
-      d.k.narrow(2, w.nope, w.rotated).sum(1, /*keepdim=*/true), rope, interleaved);
+  const at::Tensor d_rotated =
+      rotate_back(d.k.narrow(2, w.nope, w.rotated).sum(1, /*keepdim=*/true), rope, interleaved);
   result.kv_b = at::cat({d.k.narrow(2, 0, w.nope), d.v}, 2).flatten(1);
   const at::Tensor d_latent = at::mm(result.kv_b, weights.kv_b);
   result.normed = d_latent;
@@ -122,8 +121,8 @@ AttentionPrepareGradient latent_gradient(const ModelConfig& config, const Attent
 // The contributions of a linear whose input was normed: by its weight and by the norm's.
 void take_behind_norm(const std::optional<WeightGradient>& weight,
                       const std::optional<WeightGradient>& norm, const at::Tensor& delta,
-                      const at::Tensor& d_normed, const at::Tensor& x, const at::Tensor& norm_weight,
-                      double eps) {
+                      const at::Tensor& d_normed, const at::Tensor& x,
+                      const at::Tensor& norm_weight, double eps) {
   weight->take_product(delta, rms_norm(x, norm_weight, eps));
   rms_norm_weight_gradient(*norm, d_normed, x, eps);
 }
@@ -132,8 +131,7 @@ void take_behind_norm(const std::optional<WeightGradient>& weight,
 
 AttentionPrepareGradient attention_prepare_gradient(const ModelConfig& config,
                                                     const AttentionWeights& weights,
-                                                    const AttentionInputs& d,
-                                                    const RopeTable& rope,
+                                                    const AttentionInputs& d, const RopeTable& rope,
                                                     const at::Tensor& first) {
   check_supported(config.attention);
   const bool latent = config.attention.kind == AttentionConfig::Kind::latent;
@@ -156,8 +154,7 @@ void attention_prepare_weight_gradient(const ModelConfig& config,
     if (attention.qk_norm == QkNorm::none) return;
     const GroupedWidths widths(attention);
     auto take = [&](const WeightGradient& gradient, int64_t from, int64_t width) {
-      rms_norm_weight_gradient(gradient,
-                               norm_rows(attention, columns(deltas.normed, from, width)),
+      rms_norm_weight_gradient(gradient, norm_rows(attention, columns(deltas.normed, from, width)),
                                norm_rows(attention, columns(first, from, width)), config.norm_eps);
     };
     take(*gradients.q_norm, 0, widths.q);

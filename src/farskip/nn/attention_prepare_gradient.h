@@ -12,10 +12,10 @@ namespace farskip {
 // The gradient of attention_prepare by x, and by the products and norms inside it, which the weight
 // gradients follow from.
 struct AttentionPrepareGradient {
-  at::Tensor x;       // [T, H]
-  at::Tensor first;   // [T, width]: by x qkv^T or x q_kv_a^T
-  at::Tensor q_b;     // latent with q_lora: [T, heads qk]: by the product with q_b
-  at::Tensor kv_b;    // latent: [T, heads (nope + v)]: by the product with kv_b
+  at::Tensor x;      // [T, H]
+  at::Tensor first;  // [T, width]: by x qkv^T or x q_kv_a^T
+  at::Tensor q_b;    // latent with q_lora: [T, heads qk]: by the product with q_b
+  at::Tensor kv_b;   // latent: [T, heads (nope + v)]: by the product with kv_b
   // By what the norms made. latent: [T, q_lora + kv_lora]; grouped_query with norms:
   // [T, (heads + kv_heads) d].
   at::Tensor normed;
@@ -24,8 +24,8 @@ struct AttentionPrepareGradient {
 // attention_prepare, and UnsupportedError for clipping without norms.
 AttentionPrepareGradient attention_prepare_gradient(const ModelConfig& config,
                                                     const AttentionWeights& weights,
-                                                    const AttentionInputs& d,
-                                                    const RopeTable& rope, const at::Tensor& first);
+                                                    const AttentionInputs& d, const RopeTable& rope,
+                                                    const at::Tensor& first);
 
 // The gradients by the weights that are there, in WeightGradients of the same names.
 struct AttentionWeightGradients {

@@ -12,8 +12,7 @@ MlpGradient experts_gradient(const at::Tensor& d_out, const at::Tensor& products
   require_shape(products, {d_out.size(0), 2 * down.size(2)}, "experts products");
   require_shape(gate_up, {down.size(0), 2 * down.size(2), d_out.size(1)}, "experts gate_up");
   const ExpertRows by(counts, d_out.size(0));
-  SiluGradient silu =
-      silu_multiply_gradient(by.product(by.by_expert(d_out), down), products);
+  SiluGradient silu = silu_multiply_gradient(by.product(by.by_expert(d_out), down), products);
   return {.rows = by.by_source(by.product(silu.deltas, gate_up)),
           .deltas = std::move(silu.deltas),
           .activated = std::move(silu.activated)};

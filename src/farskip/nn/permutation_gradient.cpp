@@ -68,11 +68,11 @@ void unpermute_gradient_out(const at::Tensor& rows, const at::Tensor& d_out,
   }
   const at::Tensor dense = d_out.contiguous(), slots = inverse.contiguous(),
                    weight = weights.contiguous();
-  AT_DISPATCH_FLOATING_TYPES_AND2(
-      at::kBFloat16, at::kHalf, rows.scalar_type(), "unpermute_gradient", [&] {
-        spread<scalar_t>(rows, dense, slots.const_data_ptr<int64_t>(),
-                         weight.const_data_ptr<float>(), top_k);
-      });
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kBFloat16, at::kHalf, rows.scalar_type(),
+                                  "unpermute_gradient", [&] {
+                                    spread<scalar_t>(rows, dense, slots.const_data_ptr<int64_t>(),
+                                                     weight.const_data_ptr<float>(), top_k);
+                                  });
 }
 
 at::Tensor routing_weights_gradient(const at::Tensor& d_out, const at::Tensor& rows,

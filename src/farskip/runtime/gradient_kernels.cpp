@@ -117,8 +117,7 @@ void run_mlp_gradient(const KernelContext&, Inputs in, Outputs out) {
 }
 
 void run_experts_gradient(const KernelContext& context, Inputs in, Outputs out) {
-  deliver_mlp(out,
-          experts_gradient(in[0], in[1], counts_of_chunk(context, in[2]), in[3], in[4]));
+  deliver_mlp(out, experts_gradient(in[0], in[1], counts_of_chunk(context, in[2]), in[3], in[4]));
 }
 
 void run_experts_weight_gradient(const KernelContext& context, Inputs in, Outputs) {

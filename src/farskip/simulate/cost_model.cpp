@@ -85,6 +85,12 @@ double communication_seconds(const Graph& graph, const Op& op, const HardwarePro
   if (comes_home(op.kind)) {
     return combine_seconds(hardware, ranks, exchanged_bytes(graph, op, hardware));
   }
+  if (op.kind == OpKind::reduce_gradients) {
+    return reduce_scatter_seconds(hardware, ranks, graph.expected_bytes(op.outputs.at(0)) * ranks);
+  }
+  if (op.kind == OpKind::gather_parameters) {
+    return all_gather_seconds(hardware, ranks, graph.expected_bytes(op.inputs.at(0)) * ranks);
+  }
   const double bytes = graph.expected_bytes(op.outputs.at(0));
   return op.kind == OpKind::all_reduce ? all_reduce_seconds(hardware, ranks, bytes)
                                        : all_to_all_seconds(hardware, ranks, bytes);
