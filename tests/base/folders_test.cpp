@@ -66,8 +66,7 @@ TEST_F(Folders, OnlyAnEmptyFolderIsOverwritten) {
   fs::create_directory(path("empty"));
   StagedFolder(path("empty")).put_in_place();
   fill(path("full"), "old");
-  EXPECT_THAT(error_of([&] { StagedFolder(path("full")).put_in_place(); }),
-              HasSubstr("not empty"));
+  EXPECT_THAT(error_of([&] { StagedFolder(path("full")).put_in_place(); }), HasSubstr("not empty"));
   EXPECT_EQ(read_file(path("full") / "file"), "old");
   write_file_atomically(path("a_file"), "old");
   EXPECT_THAT(error_of([&] { StagedFolder(path("a_file")).put_in_place(); }),
@@ -107,7 +106,8 @@ TEST_F(Folders, LeftoversAreThoseOfThePrefix) {
     fill(path(name), "x");
   }
   remove_leftovers(folder_.path(), "step-");
-  EXPECT_THAT(names(), ElementsAre("other.partial-ef", "partial-step-", "step-1", "step-3.partial"));
+  EXPECT_THAT(names(),
+              ElementsAre("other.partial-ef", "partial-step-", "step-1", "step-3.partial"));
   EXPECT_THAT(error_of([&] { remove_leftovers(path("missing"), ""); }), HasSubstr("missing"));
 }
 
