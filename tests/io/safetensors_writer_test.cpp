@@ -121,9 +121,8 @@ TEST_F(SafetensorsWriter, FailingSourceLeavesNothing) {
                                   }),
                std::runtime_error);
   EXPECT_EQ(files(), 0U);
-  EXPECT_THAT(error_of_writing([](const StoredTensor&) -> at::Tensor {
-                throw FileError("source is gone");
-              }),
+  EXPECT_THAT(error_of_writing(
+                  [](const StoredTensor&) -> at::Tensor { throw FileError("source is gone"); }),
               HasSubstr("source is gone"));
 }
 
