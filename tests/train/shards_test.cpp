@@ -38,7 +38,8 @@ TEST(Shards, RanksHoldWhatIsSharedAndTheirExperts) {
   EXPECT_THAT(held_entries(two_parameters, placement, 0),
               ElementsAre(ShardEntry{"norm", -1, 0, 3}, ShardEntry{"down", 1, 0, 4},
                           ShardEntry{"down", 2, 0, 4}));
-  EXPECT_THAT(held_entries(two_parameters, placement, 2), ElementsAre(ShardEntry{"norm", -1, 0, 3}));
+  EXPECT_THAT(held_entries(two_parameters, placement, 2),
+              ElementsAre(ShardEntry{"norm", -1, 0, 3}));
   EXPECT_THROW(held_entries(two_parameters, placement, 3), ConfigError);
   EXPECT_THROW(held_entries(two_parameters, placement, -1), ConfigError);
 }
@@ -218,8 +219,7 @@ std::vector<std::string> copied(const std::vector<ShardList>& saved, const Shard
   }
   for (const ShardCopy& copy : plan_copies(saved, needed)) {
     for (int64_t i = 0; i < copy.count; ++i) {
-      std::string& place =
-          filled.at(copy.to.entry).at(static_cast<size_t>(copy.to.offset + i));
+      std::string& place = filled.at(copy.to.entry).at(static_cast<size_t>(copy.to.offset + i));
       EXPECT_EQ(place, "nothing") << "twice";
       place = element_name(saved.at(copy.file).at(copy.from.entry), copy.from.offset + i);
     }

@@ -52,7 +52,8 @@ double learning_rate(int64_t step, int64_t total, const LearningRateConfig& conf
     return config.peak * (static_cast<double>(step) + 1) / (static_cast<double>(warmup) + 1);
   }
   const double progress =
-      step >= total ? 1.0 : static_cast<double>(step - warmup) / static_cast<double>(total - warmup);
+      step >= total ? 1.0
+                    : static_cast<double>(step - warmup) / static_cast<double>(total - warmup);
   return config.floor + (config.peak - config.floor) * share_left(config.decay, progress);
 }
 

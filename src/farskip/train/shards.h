@@ -78,8 +78,8 @@ struct ShardCopy {
 };
 
 // How what a rank needs is put together from what the ranks of another layout saved: every needed
-// element exactly once, in the order of `needed`, in as few runs as can be where saved ones overlap.
-// Throws ConfigError naming the parameter and the first element that no list has.
+// element exactly once, in the order of `needed`, in as few runs as can be where saved ones
+// overlap. Throws ConfigError naming the parameter and the first element that no list has.
 std::vector<ShardCopy> plan_copies(std::span<const ShardList> saved,
                                    std::span<const ShardEntry> needed);
 
