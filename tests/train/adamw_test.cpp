@@ -107,10 +107,9 @@ TEST_P(AdamwFormula, FollowsDoublePrecision) {
   EXPECT_TRUE(at::equal(state.parameter, state.master.to(at::kBFloat16)));
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Forms, AdamwFormula,
-    testing::Combine(testing::Values(&adamw_step, &tensor_ops::adamw_step),
-                     testing::Values(at::kFloat, at::kBFloat16)));
+INSTANTIATE_TEST_SUITE_P(Forms, AdamwFormula,
+                         testing::Combine(testing::Values(&adamw_step, &tensor_ops::adamw_step),
+                                          testing::Values(at::kFloat, at::kBFloat16)));
 
 // One weight, one step, by hand: g = 0.5, m = 0.05, v = 0.0125; corrected both are g and g^2, so
 // the update is the learning rate itself.

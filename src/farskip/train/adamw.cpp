@@ -82,17 +82,16 @@ void require_flat(const at::Tensor& tensor, const at::Tensor& master, const char
   require_shape(tensor, {master.numel()}, name);
   if (!bf16_too || tensor.scalar_type() != at::kBFloat16) require_dtype(tensor, at::kFloat, name);
   if (tensor.is_contiguous() && tensor.device() == master.device()) return;
-  throw Error("tensor does not fit", {.where = name,
-                                      .expected = "contiguous, on " + master.device().str(),
-                                      .found = tensor.is_contiguous()
-                                                   ? "on " + tensor.device().str()
-                                                   : "strided"});
+  throw Error("tensor does not fit",
+              {.where = name,
+               .expected = "contiguous, on " + master.device().str(),
+               .found = tensor.is_contiguous() ? "on " + tensor.device().str() : "strided"});
 }
 
 [[noreturn]] void fail(const std::string& field, const std::string& expected, double found) {
-  throw ConfigError("wrong value", {.where = "AdamW: " + field,
-                                    .expected = expected,
-                                    .found = std::to_string(found)});
+  throw ConfigError(
+      "wrong value",
+      {.where = "AdamW: " + field, .expected = expected, .found = std::to_string(found)});
 }
 
 }  // namespace
