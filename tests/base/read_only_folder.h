@@ -14,8 +14,8 @@ class ReadOnlyFolder {
   explicit ReadOnlyFolder(const std::filesystem::path& folder)
       : folder_(folder), before_(std::filesystem::status(folder).permissions()) {
     using std::filesystem::perms;
-    std::filesystem::permissions(
-        folder_, perms::owner_read | perms::owner_exec | perms::others_read | perms::others_exec);
+    constexpr perms written = perms::owner_write | perms::group_write | perms::others_write;
+    std::filesystem::permissions(folder_, perms::all & ~written);
     if (::geteuid() == 0) ::setfsuid(nobody);
   }
   ~ReadOnlyFolder() {

@@ -132,8 +132,7 @@ std::vector<NonFinite> find_non_finite(std::span<const NamedTensor> tensors) {
     const auto nans = at::isnan(named.tensor).sum().item<int64_t>();
     // The first of equal maxima.
     const auto first = wrong.to(at::kByte).argmax().item<int64_t>();
-    found.push_back(
-        {.name = named.name, .nans = nans, .infinities = count - nans, .first = first});
+    found.push_back({.name = named.name, .nans = nans, .infinities = count - nans, .first = first});
   }
   return found;
 }
