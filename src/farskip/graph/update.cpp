@@ -83,8 +83,7 @@ class UpdateBuilder {
   }
 
   ValueId add_scalar(OpKind kind, const std::vector<ValueId>& inputs, const char* name) {
-    const ValueId out =
-        builder_.add_value({.name = name, .dtype = DType::float32, .shape = {{1}}});
+    const ValueId out = builder_.add_value({.name = name, .dtype = DType::float32, .shape = {{1}}});
     builder_.add_op(kind, {.ranks = ranks_}, inputs, {out});
     return out;
   }
@@ -120,8 +119,7 @@ class UpdateBuilder {
   }
 
   ValueId add_part(size_t bucket, const char* name, DType dtype) {
-    return builder_.add_value(
-        {.name = name, .dtype = dtype, .shape = {{part_elements(bucket)}}});
+    return builder_.add_value({.name = name, .dtype = dtype, .shape = {{part_elements(bucket)}}});
   }
 
   // What the update of a bucket reads: this rank's part of the reduced gradients, or all of them.
@@ -140,7 +138,8 @@ class UpdateBuilder {
 
   ValueId add_norm() {
     std::vector<ValueId> all;
-    for (const auto& gradients : reduced_) all.insert(all.end(), gradients.begin(), gradients.end());
+    for (const auto& gradients : reduced_)
+      all.insert(all.end(), gradients.begin(), gradients.end());
     return reduce(add_scalar(OpKind::gradient_norm, all, "squares"));
   }
 
@@ -158,8 +157,7 @@ class UpdateBuilder {
       builder_.add_op(OpKind::update, at(bucket), inputs, {}, readers);
       return;
     }
-    const DType dtype =
-        graph_.value(parameters_.at(buckets_[bucket].names.front()).front()).dtype;
+    const DType dtype = graph_.value(parameters_.at(buckets_[bucket].names.front()).front()).dtype;
     const ValueId part = add_part(bucket, "parameter part", dtype);
     builder_.add_op(OpKind::update, at(bucket), inputs, {part}, readers);
     Attributes attributes = at(bucket);
