@@ -28,9 +28,9 @@ TEST_P(GoldenGradients, LossAndGradients) {
                                "fresh-shared", "ladder", "depth-2"}) {
       if (!fixture.golden.contains("loss." + std::string(preset))) continue;
       SCOPED_TRACE(std::string(preset) + " on " + std::to_string(ranks));
-      const PlannedStep step =
-          fixture.plan(preset, ranks, tokens,
-                       {.schedule = ranks == 1 ? "blocking" : "overlapped", .backward = true});
+      const PlannedStep step = fixture.plan(
+          preset, ranks, tokens,
+          {.schedule = ranks == 1 ? "blocking" : "overlapped", .goal = StepGoal::gradients});
       const BackwardResult result = run_backward(fixture, step, tokens, ranks);
       EXPECT_LT(relative_error(result.loss, fixture.golden.view("loss." + std::string(preset))),
                 loss_tolerance);
@@ -84,7 +84,7 @@ TEST_P(GradientBits, SchedulesAndChaosChangeNone) {
                       .two_batch = two_batch,
                       .expert_chunks = chunks,
                       .pieces = chunks,
-                      .backward = true};
+                      .goal = StepGoal::gradients};
         const BackwardResult blocking =
             run_backward(fixture, fixture.plan(connectivity, ranks, tokens, form), tokens, ranks);
         for (const char* schedule : {"released", "overlapped"}) {
@@ -105,8 +105,10 @@ TEST_P(GradientBits, ChunksAndPiecesChangeNone) {
   const Fixture fixture(family);
   const TokenBatch tokens = fixture.prefixes(lengths);
   auto gradients = [&](int chunks, int pieces) {
-    const StepForm form{
-        .schedule = "overlapped", .expert_chunks = chunks, .pieces = pieces, .backward = true};
+    const StepForm form{.schedule = "overlapped",
+                        .expert_chunks = chunks,
+                        .pieces = pieces,
+                        .goal = StepGoal::gradients};
     return run_backward(fixture, fixture.plan("farskip", ranks, tokens, form), tokens, ranks);
   };
   const BackwardResult whole = gradients(1, 1);
@@ -131,7 +133,7 @@ TEST(Gradients, AddUpOverSteps) {
   const Fixture fixture("deepseek_v2");
   const TokenBatch tokens = fixture.golden_tokens();
   const PlannedStep step =
-      fixture.plan("farskip", 2, tokens, {.schedule = "overlapped", .backward = true});
+      fixture.plan("farskip", 2, tokens, {.schedule = "overlapped", .goal = StepGoal::gradients});
   const BackwardResult once = run_backward(fixture, step, tokens, 2);
   const BackwardResult thrice = run_backward(fixture, step, tokens, 2, {.repeats = 3});
   for (const auto& [name, gradient] : once.gradients) {
@@ -142,7 +144,8 @@ TEST(Gradients, AddUpOverSteps) {
 TEST(Gradients, Bfloat16IsNear) {
   const Fixture fixture("qwen3_moe");
   const TokenBatch tokens = fixture.golden_tokens();
-  const StepForm form{.schedule = "overlapped", .dtype = at::kBFloat16, .backward = true};
+  const StepForm form{
+      .schedule = "overlapped", .dtype = at::kBFloat16, .goal = StepGoal::gradients};
   const BackwardResult result =
       run_backward(fixture, fixture.plan("farskip", 2, tokens, form), tokens, 2, {}, at::kBFloat16);
   const auto named = by_checkpoint_name(fixture, result.gradients);

@@ -19,6 +19,7 @@ int run(int argc, char** argv) {
   farskip::add_plan_command(app);
   farskip::add_bench_command(app);
   farskip::add_logits_command(app);
+  farskip::add_train_command(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

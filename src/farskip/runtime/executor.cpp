@@ -1,6 +1,7 @@
 #include "farskip/runtime/executor.h"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/isfinite.h>
 
 #include <algorithm>
 #include <chrono>
@@ -198,6 +199,22 @@ class Executor::Impl final : private Launcher {
     }
     tensors_.keep(plan, out_);
     times_.end_op(plan.op->id, awaited_[plan.op->id]);
+    if (options_.check_finite) check_finite(plan);
+  }
+
+  void check_finite(const OpPlan& plan) const {
+    auto check = [&](ValueId id, const at::Tensor& tensor) {
+      const bool finite = !tensor.is_floating_point() || tensor.isfinite().all().item<bool>();
+      if (finite) return;
+      throw NumericError(
+          "a value is not finite",
+          {.where = "rank " + std::to_string(group_.rank()) + ", " + describe(*plan.op),
+           .found = graph_.value(id).name});
+    };
+    for (size_t i = 0; i < out_.size(); ++i) check(plan.outputs[i].value, out_[i]);
+    for (size_t i = 0; i < gradients_.size(); ++i) {
+      check(plan.gradients[i].value, gradients_[i].tensor);
+    }
   }
 
   const at::Tensor& host_copy(ValueId id) const {

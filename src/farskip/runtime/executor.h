@@ -47,6 +47,9 @@ struct ExecutorOptions {
   // Sleeps a random time of up to `chaos_delay_seconds` before every op: results must not change.
   std::optional<uint64_t> chaos_seed;
   double chaos_delay_seconds = 2e-4;
+  // Throws NumericError, naming op and tensor, behind the first compute op that makes a value that
+  // is not finite. For looking into a step that failed: the host waits for every op.
+  bool check_finite = false;
   // Record when each op ran. On a device that costs the host two events an op; without it a
   // timeline has no spans there.
   bool timeline = true;

@@ -105,11 +105,10 @@ void ParameterStore::set_weights(const Weights& weights) {
     if (found != weights.end() && found->second.sizes() == weights_.at(name).sizes()) {
       return found->second;
     }
-    throw ConfigError(
-        "a weight is missing or has another shape",
-        {.where = name,
-         .expected = c10::str(weights_.at(name).sizes()),
-         .found = found == weights.end() ? "none" : c10::str(found->second.sizes())});
+    throw ConfigError("a weight is missing or has another shape",
+                      {.where = name,
+                       .expected = c10::str(weights_.at(name).sizes()),
+                       .found = found == weights.end() ? "none" : c10::str(found->second.sizes())});
   };
   for (const std::string& name : untrained_) weights_.at(name).copy_(value_of(name));
   std::vector<at::Tensor> whole;

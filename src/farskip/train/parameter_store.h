@@ -61,8 +61,8 @@ class ParameterStore {
 
   // What this rank saves: its part of every bucket, and on rank 0 what is not trained.
   std::vector<StateShard> saved() const;
-  // Calls `read` with what a rank needs when a run is resumed: its part of every bucket, what is not
-  // trained, and the parameters of whole buckets. What `read` throws goes on.
+  // Calls `read` with what a rank needs when a run is resumed: its part of every bucket, what is
+  // not trained, and the parameters of whole buckets. What `read` throws goes on.
   void load(const std::function<void(std::span<const StateShard>)>& read);
 
  private:

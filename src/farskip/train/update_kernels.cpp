@@ -62,7 +62,8 @@ void run_update(const KernelContext& context, Inputs in, Outputs out) {
                part(parameters), step);
   }
   if (!parts) return;
-  const int64_t used = bucket.runs.empty() ? 0 : bucket.runs.back().first + bucket.runs.back().entry.count;
+  const int64_t used =
+      bucket.runs.empty() ? 0 : bucket.runs.back().first + bucket.runs.back().entry.count;
   out[0].narrow(0, used, out[0].size(0) - used).zero_();
 }
 
