@@ -55,7 +55,7 @@ endif()
 
 # The headers of io whose code is torch-free.
 set(farskip_torch_free_io
-  added_tokens.h byte_alphabet.h byte_pair_model.h data_order.h normalizer.h pattern.h pattern_dialect.h
+  added_tokens.h byte_alphabet.h byte_pair_model.h corpus.h data_order.h normalizer.h pattern.h pattern_dialect.h
   pre_tokenizer.h safetensors_header.h token_file.h tokenizer.h tokenizer_definition.h utf8.h)
 list(TRANSFORM farskip_torch_free_io PREPEND ${PROJECT_SOURCE_DIR}/src/farskip/io/)
 install(FILES ${farskip_torch_free_io} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/farskip/io)
