@@ -84,9 +84,9 @@ TEST_F(RunFolder, NewerOnesAreSkippedWithTheReason) {
 }
 
 TEST_F(RunFolder, OtherNamesAreNoCheckpoints) {
-  for (const char* name : {"step-", "step-1", "step-000000010", "step-0000001x", "step-00000010.old",
-                           "step-00000010.removed-0123", "step--0000010", "x-step-00000010",
-                           "step-99999999999999999999"}) {
+  for (const char* name : {"step-", "step-1", "step-000000010", "step-0000001x",
+                           "step-00000010.old", "step-00000010.removed-0123", "step--0000010",
+                           "x-step-00000010", "step-99999999999999999999"}) {
     fs::rename(add(10), path() / name);
   }
   const LatestCheckpoint latest = find_latest_checkpoint(path());

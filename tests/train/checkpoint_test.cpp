@@ -73,7 +73,8 @@ TEST_F(TrainingCheckpoints, AreLoadedOnAnyNumberOfRanks) {
 
 TEST_F(TrainingCheckpoints, WhatComputesIsPutTogetherToo) {
   save(4, 1);
-  const ShardList whole = held_entries(small_model(), Placement::from_table({{1, 4}, {0, 2, 3, 5}}), 0);
+  const ShardList whole =
+      held_entries(small_model(), Placement::from_table({{1, 4}, {0, 2, 3, 5}}), 0);
   std::vector<StateShard> shards = empty_shards(whole);
   for (StateShard& shard : shards) shard.m = shard.v = at::Tensor();  // to export, say
   TrainingCheckpoint(at_step(1)).read(shards);
@@ -210,9 +211,9 @@ TEST_F(TrainingCheckpoints, MomentsThatWereNotSavedAreMissed) {
   const StateShard saved{.entry = {"w", -1, 0, 4}, .master = weights};
   save_checkpoint(path(), point_at(1), std::span(&saved, 1), {});
   const StateShard wanted{{"w", -1, 0, 4}, weights.clone(), weights.clone(), weights.clone()};
-  EXPECT_THAT(message_of<FileError>(
-                  [&] { load_checkpoint(at_step(1), model, std::span(&wanted, 1)); }),
-              HasSubstr("expected w[0:4].m"));
+  EXPECT_THAT(
+      message_of<FileError>([&] { load_checkpoint(at_step(1), model, std::span(&wanted, 1)); }),
+      HasSubstr("expected w[0:4].m"));
 }
 
 TEST_F(TrainingCheckpoints, AMissingShardIsNamed) {

@@ -18,8 +18,9 @@ using testing::IsEmpty;
 TEST(RankMeeting, EveryRankGetsWhatAllReturned) {
   const Outcomes outcomes = run_meeting(4, [](const RankMeeting& meeting) {
     for (int round = 0; round < 50; ++round) {
-      const auto results =
-          work_and_meet(meeting, [&]() -> Json { return {{"value", 10 * meeting.rank + round}}; });
+      const auto results = work_and_meet(meeting, [&]() -> Json {
+        return {{"value", 10 * meeting.rank + round}};
+      });
       ASSERT_EQ(results.size(), 4U);
       for (int rank = 0; rank < 4; ++rank) {
         EXPECT_EQ(results[static_cast<size_t>(rank)].at("value"), 10 * rank + round);

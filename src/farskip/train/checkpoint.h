@@ -15,7 +15,8 @@ namespace farskip {
 // A training checkpoint is a folder of a run folder, in which every rank has one file:
 //
 //   RUN/step-00001000/manifest.json            where the run stands, sizes and checksums of files
-//   RUN/step-00001000/rank-00000.safetensors   master, m and v of what the rank keeps (state_file.h)
+//   RUN/step-00001000/rank-00000.safetensors   master, m and v of what the rank keeps
+//   (state_file.h)
 //
 // It is written aside, flushed, and renamed when whole, so that a process that is killed, or a disk
 // that is full, at any moment leaves the last good checkpoint as it was. One run at a time writes
@@ -25,10 +26,10 @@ namespace farskip {
 // together they hold every element once. Rank 0's `point` counts; all must be at the same step. An
 // older checkpoint of that step is replaced. Then removes what `retention` does not keep, and what
 // killed processes left. Returns the checkpoint's folder.
-// Throws, on every rank, FileError (disk, permissions, another run that is saving here), ConfigError
-// (ranks at different steps, retention), Error (tensors of another shape or dtype than their entry):
-// the rank that met it throws that, the others FileError naming that rank; nothing is left of the
-// checkpoint then. Throws what the meeting throws.
+// Throws, on every rank, FileError (disk, permissions, another run that is saving here),
+// ConfigError (ranks at different steps, retention), Error (tensors of another shape or dtype than
+// their entry): the rank that met it throws that, the others FileError naming that rank; nothing is
+// left of the checkpoint then. Throws what the meeting throws.
 std::filesystem::path save_checkpoint(const std::filesystem::path& run_folder,
                                       const TrainingPoint& point,
                                       std::span<const StateShard> shards,
@@ -45,7 +46,8 @@ class TrainingCheckpoint {
 
   // Throws ConfigError if it is of a model that computes something else.
   void check_model(uint64_t model_fingerprint) const;
-  // Reads the files of ranks part, part + parts, ... and compares their checksums. Throws FileError.
+  // Reads the files of ranks part, part + parts, ... and compares their checksums. Throws
+  // FileError.
   void check_files(int part = 0, int parts = 1) const;
   // Fills the tensors of `shards` from wherever their elements were saved; moments that are
   // undefined are left out. Throws ConfigError for elements that no rank saved, FileError for

@@ -27,8 +27,8 @@ std::optional<Candidate> parse(const fs::path& folder) {
   const std::string name = folder.filename().string();
   if (!name.starts_with(prefix)) return std::nullopt;
   Candidate candidate{.folder = folder};
-  const auto [end, error] = std::from_chars(name.data() + prefix.size(), name.data() + name.size(),
-                                            candidate.step);
+  const auto [end, error] =
+      std::from_chars(name.data() + prefix.size(), name.data() + name.size(), candidate.step);
   if (error != std::errc{} || candidate.step < 0) return std::nullopt;
   const std::string whole = checkpoint_name(candidate.step);
   if (!name.starts_with(whole)) return std::nullopt;

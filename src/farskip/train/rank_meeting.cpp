@@ -39,9 +39,8 @@ std::vector<Json> work_and_meet(const RankMeeting& meeting, const std::function<
   for (size_t rank = 0; rank < texts.size(); ++rank) {
     Json of_rank = parse_json(texts[rank], "rank " + std::to_string(rank));
     if (of_rank.contains(error_key)) {
-      throw FileError("another rank failed",
-                      {.where = "rank " + std::to_string(rank),
-                       .found = of_rank.at(error_key).get<std::string>()});
+      throw FileError("another rank failed", {.where = "rank " + std::to_string(rank),
+                                              .found = of_rank.at(error_key).get<std::string>()});
     }
     results.push_back(std::move(of_rank.at(result_key)));
   }
