@@ -49,6 +49,28 @@ class SharedNumber {
   ::_exit(1);
 }
 
+// Kills the process some time after it has saved a step beyond `step`; false if it ended by itself.
+bool killed_after(pid_t child, const std::atomic<int64_t>& saved, int64_t step,
+                  uint64_t microseconds) {
+  int status = 0;
+  while (saved <= step) {
+    if (::waitpid(child, &status, WNOHANG) != 0) return false;
+    std::this_thread::sleep_for(std::chrono::microseconds(100));
+  }
+  std::this_thread::sleep_for(std::chrono::microseconds(microseconds));
+  ::kill(child, SIGKILL);
+  ::waitpid(child, &status, 0);
+  return WIFSIGNALED(status);
+}
+
+// What bears a checkpoint's name is one, old ones too that were about to be removed.
+void expect_whole_checkpoints(const std::filesystem::path& run) {
+  for (const auto& entry : folder_entries(run)) {
+    if (entry.has_extension()) continue;
+    EXPECT_NO_THROW(TrainingCheckpoint{entry}) << entry;
+  }
+}
+
 // A process is killed at 50 random moments, each time another one goes on behind what it left.
 TEST(KilledWriter, LeavesTheLastGoodCheckpoint) {
   const TemporaryFolder folder;
@@ -60,13 +82,8 @@ TEST(KilledWriter, LeavesTheLastGoodCheckpoint) {
     const pid_t child = ::fork();
     ASSERT_GE(child, 0);
     if (child == 0) save_for_ever(folder.path(), latest_step + 1, *saved);
-    while (*saved <= latest_step) std::this_thread::sleep_for(std::chrono::microseconds(100));
-    std::this_thread::sleep_for(std::chrono::microseconds(random.below(40'000)));
-    ::kill(child, SIGKILL);
-    int status = 0;
-    ::waitpid(child, &status, 0);
-    ASSERT_TRUE(WIFSIGNALED(status)) << "it ended by itself";
-
+    ASSERT_TRUE(killed_after(child, *saved, latest_step, random.below(40'000)));
+    expect_whole_checkpoints(folder.path());
     const LatestCheckpoint latest = find_latest_checkpoint(folder.path());
     ASSERT_TRUE(latest.folder);
     const auto shards = empty_shards(small_model_shard(1, 0));

@@ -86,6 +86,11 @@ TEST(Shards, EntriesAreWrittenAndRead) {
   }
 }
 
+std::vector<ShardCopy> plan_copies(std::span<const ShardList> saved,
+                                   std::span<const ShardEntry> needed) {
+  return SavedShards(saved).plan(needed);
+}
+
 TEST(Shards, CopiesOfOneLayoutToAnother) {
   const std::vector<ShardList> saved = {{{"a", -1, 0, 5}, {"b", 1, 0, 2}},
                                         {{"b", 0, 0, 2}, {"a", -1, 5, 5}}};

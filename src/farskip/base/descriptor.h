@@ -9,7 +9,7 @@
 
 namespace farskip {
 
-// A file descriptor that closes itself. Internal to base.
+// A file descriptor that closes itself.
 class Descriptor {
  public:
   explicit Descriptor(int value) : value_(value) {}

@@ -59,7 +59,7 @@ class TrainingCheckpoint {
   std::filesystem::path folder_;
   Manifest manifest_;
   std::vector<StateFile> files_;
-  std::vector<ShardList> saved_;  // entries of files_
+  SavedShards saved_;
 };
 
 // Loads a checkpoint into the shards of every rank of a run, however many ranks saved it. Each rank

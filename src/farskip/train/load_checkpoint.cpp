@@ -8,13 +8,27 @@ namespace farskip {
 
 namespace fs = std::filesystem;
 
-TrainingCheckpoint::TrainingCheckpoint(const fs::path& folder)
-    : folder_(folder), manifest_(read_manifest(folder)) {
-  for (int rank = 0; rank < ranks(); ++rank) {
-    files_.emplace_back(folder_ / shard_file_name(rank));
-    saved_.push_back(files_.back().entries());
-  }
+namespace {
+
+std::vector<StateFile> open_files(const fs::path& folder, int ranks) {
+  std::vector<StateFile> files;
+  for (int rank = 0; rank < ranks; ++rank) files.emplace_back(folder / shard_file_name(rank));
+  return files;
 }
+
+std::vector<ShardList> entries_of(const std::vector<StateFile>& files) {
+  std::vector<ShardList> lists;
+  for (const StateFile& file : files) lists.push_back(file.entries());
+  return lists;
+}
+
+}  // namespace
+
+TrainingCheckpoint::TrainingCheckpoint(const fs::path& folder)
+    : folder_(folder),
+      manifest_(read_manifest(folder)),
+      files_(open_files(folder, ranks())),
+      saved_(entries_of(files_)) {}
 
 void TrainingCheckpoint::check_model(uint64_t model_fingerprint) const {
   if (point().model_fingerprint == model_fingerprint) return;
@@ -47,7 +61,7 @@ void TrainingCheckpoint::read(std::span<const StateShard> shards) const {
     check_shard(shard);
     needed.push_back(shard.entry);
   }
-  for (const ShardCopy& copy : plan_copies(saved_, needed)) {
+  for (const ShardCopy& copy : saved_.plan(needed)) {
     const std::array<at::Tensor, 3> tensors = tensors_of(shards[copy.to.entry]);
     for (size_t part = 0; part < tensors.size(); ++part) {
       if (!tensors[part].defined()) continue;

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <charconv>
 #include <functional>
-#include <map>
 #include <numeric>
 #include <tuple>
 #include <utility>
@@ -55,47 +54,6 @@ class EntryReader {
 
  private:
   std::string_view rest_;
-};
-
-// Where a saved list has a run of a parameter.
-struct SavedRun {
-  int64_t first = 0, end = 0;
-  size_t file = 0, entry = 0;
-};
-
-// The saved runs of every parameter, by their first element.
-class SavedRuns {
- public:
-  explicit SavedRuns(std::span<const ShardList> saved) {
-    for (size_t file = 0; file < saved.size(); ++file) {
-      for (size_t i = 0; i < saved[file].size(); ++i) {
-        const ShardEntry& entry = saved[file][i];
-        if (entry.count == 0) continue;
-        runs_[{entry.name, entry.expert}].push_back({entry.first, entry.end(), file, i});
-      }
-    }
-    for (auto& [parameter, runs] : runs_) {
-      std::sort(runs.begin(), runs.end(), [](const SavedRun& a, const SavedRun& b) {
-        return std::tuple(a.first, -a.end, a.file, a.entry) <
-               std::tuple(b.first, -b.end, b.file, b.entry);
-      });
-    }
-  }
-
-  // The run that has `element` and reaches farthest; null where there is none.
-  const SavedRun* find(const ShardEntry& of, int64_t element) const {
-    const auto runs = runs_.find({of.name, of.expert});
-    if (runs == runs_.end()) return nullptr;
-    const SavedRun* best = nullptr;
-    for (const SavedRun& run : runs->second) {
-      if (run.first > element) break;
-      if (run.end > element && (best == nullptr || run.end > best->end)) best = &run;
-    }
-    return best;
-  }
-
- private:
-  std::map<std::pair<std::string, int>, std::vector<SavedRun>> runs_;
 };
 
 }  // namespace
@@ -177,19 +135,45 @@ OptimizerShard optimizer_shard(std::span<const FlatParameter> parameters,
           cut_bucket(experts, data_parallel, rank / expert_parallel)};
 }
 
-std::vector<ShardCopy> plan_copies(std::span<const ShardList> saved,
-                                   std::span<const ShardEntry> needed) {
-  const SavedRuns runs(saved);
+SavedShards::SavedShards(std::span<const ShardList> saved) : lists_(saved.size()) {
+  for (size_t file = 0; file < saved.size(); ++file) {
+    for (size_t i = 0; i < saved[file].size(); ++i) {
+      const ShardEntry& entry = saved[file][i];
+      if (entry.count == 0) continue;
+      runs_[{entry.name, entry.expert}].push_back({entry.first, entry.end(), file, i});
+    }
+  }
+  for (auto& [parameter, runs] : runs_) {
+    std::sort(runs.begin(), runs.end(), [](const Run& a, const Run& b) {
+      return std::tuple(a.first, -a.end, a.file, a.entry) <
+             std::tuple(b.first, -b.end, b.file, b.entry);
+    });
+  }
+}
+
+// The run that has `element` and reaches farthest; null where there is none.
+const SavedShards::Run* SavedShards::find(const ShardEntry& of, int64_t element) const {
+  const auto runs = runs_.find({of.name, of.expert});
+  if (runs == runs_.end()) return nullptr;
+  const Run* best = nullptr;
+  for (const Run& run : runs->second) {
+    if (run.first > element) break;
+    if (run.end > element && (best == nullptr || run.end > best->end)) best = &run;
+  }
+  return best;
+}
+
+std::vector<ShardCopy> SavedShards::plan(std::span<const ShardEntry> needed) const {
   std::vector<ShardCopy> copies;
   for (size_t i = 0; i < needed.size(); ++i) {
     const ShardEntry& entry = needed[i];
     for (int64_t element = entry.first; element < entry.end();) {
-      const SavedRun* const run = runs.find(entry, element);
+      const Run* const run = find(entry, element);
       if (run == nullptr) {
         throw ConfigError("saved state lacks a part of a parameter",
                           {.where = to_string(entry),
                            .expected = "element " + std::to_string(element),
-                           .found = std::to_string(saved.size()) + " shards without it",
+                           .found = std::to_string(lists_) + " shards without it",
                            .hint = "the state may be of another model, or shards are missing"});
       }
       const int64_t count = std::min(run->end, entry.end()) - element;

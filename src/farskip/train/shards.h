@@ -1,10 +1,12 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "farskip/model/placement.h"
@@ -77,10 +79,27 @@ struct ShardCopy {
   bool operator==(const ShardCopy&) const = default;
 };
 
-// How what a rank needs is put together from what the ranks of another layout saved: every needed
-// element exactly once, in the order of `needed`, in as few runs as can be where saved ones
-// overlap. Throws ConfigError naming the parameter and the first element that no list has.
-std::vector<ShardCopy> plan_copies(std::span<const ShardList> saved,
-                                   std::span<const ShardEntry> needed);
+// What the ranks of some layout saved, so that it can be put together for another one. Lists may
+// overlap. Immutable; any thread.
+class SavedShards {
+ public:
+  explicit SavedShards(std::span<const ShardList> saved);
+
+  // The copies that fill `needed`: every element exactly once, in order, in as few runs as can be.
+  // Throws ConfigError naming the parameter and the first element that no list has.
+  std::vector<ShardCopy> plan(std::span<const ShardEntry> needed) const;
+
+ private:
+  // Where a saved list has a run of a parameter.
+  struct Run {
+    int64_t first = 0, end = 0;
+    size_t file = 0, entry = 0;
+  };
+
+  const Run* find(const ShardEntry& of, int64_t element) const;
+
+  size_t lists_;
+  std::map<std::pair<std::string, int>, std::vector<Run>> runs_;  // of a parameter, by first
+};
 
 }  // namespace farskip
