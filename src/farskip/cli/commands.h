@@ -28,10 +28,7 @@ void add_inspect_command(CLI::App& app);
 void add_plan_command(CLI::App& app);
 void add_logits_command(CLI::App& app);
 void add_bench_command(CLI::App& app);
-<<<<<<< HEAD
 void add_train_command(CLI::App& app);
-=======
 void add_tokenize_command(CLI::App& app);
->>>>>>> 1a304855c9076ff144c14d9bff232453f6820d4b
 
 }  // namespace farskip

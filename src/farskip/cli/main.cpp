@@ -19,11 +19,8 @@ int run(int argc, char** argv) {
   farskip::add_plan_command(app);
   farskip::add_bench_command(app);
   farskip::add_logits_command(app);
-<<<<<<< HEAD
   farskip::add_train_command(app);
-=======
   farskip::add_tokenize_command(app);
->>>>>>> 1a304855c9076ff144c14d9bff232453f6820d4b
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
