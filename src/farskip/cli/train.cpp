@@ -1,3 +1,5 @@
+#include "farskip/train/train.h"
+
 #include <ATen/Parallel.h>
 
 #include <CLI/CLI.hpp>
@@ -17,7 +19,6 @@
 #include "farskip/cli/transport.h"
 #include "farskip/io/checkpoint.h"
 #include "farskip/model/builtin.h"
-#include "farskip/train/train.h"
 
 namespace farskip {
 namespace {
@@ -82,9 +83,9 @@ Model load(const TrainConfig& config) {
   Model model{load_model(name), {}};
   if (config.layers > 0) model.config = cut_layers(std::move(model.config), config.layers);
   if (!model.config.executable()) {
-    throw UnsupportedError("this model can not be trained",
-                           {.where = model.config.name,
-                            .found = model.config.why_not_executable()});
+    throw UnsupportedError(
+        "this model can not be trained",
+        {.where = model.config.name, .found = model.config.why_not_executable()});
   }
   model.text = load_model_text(name);
   return model;
@@ -126,8 +127,8 @@ void run(const TrainOptions& options, Ranks& ranks) {
 }  // namespace
 
 void add_train_command(CLI::App& app) {
-  CLI::App* command =
-      app.add_subcommand("train", "Train a model on text, over several ranks, with any connectivity");
+  CLI::App* command = app.add_subcommand(
+      "train", "Train a model on text, over several ranks, with any connectivity");
   auto options = std::make_shared<TrainOptions>();
   command->add_option("--config", options->config,
                       "JSON file of settings, named as the flags with _ for -; flags win");
@@ -137,10 +138,9 @@ void add_train_command(CLI::App& app) {
         std::is_same_v<Field, bool>
             ? command->add_option(flag_of(name), field, std::string(help) + " (true, false)")
             : command->add_option(flag_of(name), field, help);
-    option->capture_default_str()->each(
-        [options, setting = std::string(name)](const std::string&) {
-          options->given.push_back(setting);
-        });
+    option->capture_default_str()->each([options, setting = std::string(name)](const std::string&) {
+      options->given.push_back(setting);
+    });
   });
   command->add_flag("--resume", options->resume, "go on from the newest checkpoint in --out");
   command

@@ -26,9 +26,7 @@ std::string percent(double fraction) {
 }  // namespace
 
 TrainLog::TrainLog(const TrainConfig& config, const Ranks& ranks, double peak_flops)
-    : config_(config),
-      ranks_(ranks.size),
-      peak_flops_(peak_flops) {
+    : config_(config), ranks_(ranks.size), peak_flops_(peak_flops) {
   if (!ranks.first()) return;
   std::error_code failed;
   std::filesystem::create_directories(config.out, failed);

@@ -94,8 +94,7 @@ TrainingStep RankTrainer::step(const TrainingData& data, int64_t step) {
 }
 
 double RankTrainer::validate(const TrainingData& data, int64_t sequences) {
-  const int64_t count =
-      std::min<int64_t>(sequences, static_cast<int64_t>(data.windows()));
+  const int64_t count = std::min<int64_t>(sequences, static_cast<int64_t>(data.windows()));
   const int64_t at_once = std::max<int64_t>(1, config_.sequences / config_.micro_batches);
   double sum = 0;
   for (int64_t first = 0; first < count; first += at_once) {

@@ -79,9 +79,9 @@ class RankRun {
     }
     if (!latest.folder) {
       const auto& skipped = latest.skipped;
-      throw UsageError("there is no whole checkpoint to go on from",
-                       {.where = config_.out,
-                        .found = skipped.empty() ? "none" : skipped.front().why});
+      throw UsageError(
+          "there is no whole checkpoint to go on from",
+          {.where = config_.out, .found = skipped.empty() ? "none" : skipped.front().why});
     }
     const TrainingPoint point = trainer_.load(*latest.folder, fingerprint(inputs_.model));
     check_same_run(point);
@@ -90,8 +90,7 @@ class RankRun {
 
   // What the losses of a resumed run depend on.
   void check_same_run(const TrainingPoint& point) const {
-    if (Connectivity::from_json(point.connectivity, inputs_.model.layers) !=
-        inputs_.connectivity) {
+    if (Connectivity::from_json(point.connectivity, inputs_.model.layers) != inputs_.connectivity) {
       throw ConfigError("the run was started with another connectivity",
                         {.where = config_.out, .found = inputs_.connectivity.name()});
     }
@@ -99,10 +98,9 @@ class RankRun {
     read_settings(before, point.settings, config_.out);
     auto require_same = [&](const char* setting, auto expected, auto found) {
       if (expected == found) return;
-      throw ConfigError("the run was started with another setting",
-                        {.where = setting,
-                         .expected = std::to_string(expected),
-                         .found = std::to_string(found)});
+      throw ConfigError(
+          "the run was started with another setting",
+          {.where = setting, .expected = std::to_string(expected), .found = std::to_string(found)});
     };
     require_same("seed", before.seed, config_.seed);
     require_same("sequences", before.sequences, config_.sequences);
@@ -147,16 +145,15 @@ class RankRun {
   }
 
   void save(int64_t step) {
-    const auto folder = trainer_.save(
-        config_.out,
-        {.step = step,
-         .tokens = step * config_.sequences * config_.sequence_length,
-         .model_config = inputs_.model_config,
-         .model_fingerprint = fingerprint(inputs_.model),
-         .connectivity = inputs_.connectivity.to_json(),
-         .data_seed = config_.seed,
-         .data_position = step * config_.sequences,
-         .settings = to_json(config_)});
+    const auto folder =
+        trainer_.save(config_.out, {.step = step,
+                                    .tokens = step * config_.sequences * config_.sequence_length,
+                                    .model_config = inputs_.model_config,
+                                    .model_fingerprint = fingerprint(inputs_.model),
+                                    .connectivity = inputs_.connectivity.to_json(),
+                                    .data_seed = config_.seed,
+                                    .data_position = step * config_.sequences,
+                                    .settings = to_json(config_)});
     if (reports()) observer_.saved(folder);
     lap_ = Clock::now();
   }
@@ -172,8 +169,9 @@ class RankRun {
       problem.hint = "the last checkpoint in " + config_.out + " is kept";
       throw NumericError("a value is not finite", problem);
     }
-    throw NumericError("the loss or a gradient is not finite",
-                       {.where = where, .hint = "no single op makes it: values overflow when summed"});
+    throw NumericError(
+        "the loss or a gradient is not finite",
+        {.where = where, .hint = "no single op makes it: values overflow when summed"});
   }
 
   const TrainConfig& config_;
@@ -199,9 +197,9 @@ TrainResult train(const TrainConfig& config, const TrainInputs& inputs, TrainObs
   const TrainingPlan plan = plan_training(inputs.model, inputs.connectivity, ranks, config);
   std::vector<TrainResult> results(inputs.groups.size());
   run_ranks(inputs.groups, [&](Group& group) {
-    const auto index = static_cast<size_t>(
-        std::ranges::find(inputs.groups, &group, &std::unique_ptr<Group>::get) -
-        inputs.groups.begin());
+    const auto index =
+        static_cast<size_t>(std::ranges::find(inputs.groups, &group, &std::unique_ptr<Group>::get) -
+                            inputs.groups.begin());
     RankRun run(config, inputs, placement, plan, group, observer, stop);
     results[index] = run.run(inputs.weights[index]);
   });

@@ -23,7 +23,7 @@ struct TrainReport {
   double loss = 0;     // of the last step, as the next two
   double learning_rate = 0, gradient_norm = 0;
   double tokens_per_second = 0;
-  double flops_per_second = 0;  // of all ranks, by the graph's formulas
+  double flops_per_second = 0;               // of all ranks, by the graph's formulas
   std::optional<double> percent_overlapped;  // of the last step on the reporting rank, as the rest
   double exposed_seconds = 0, step_seconds = 0;
   double peak_activation_bytes = 0;
@@ -64,8 +64,8 @@ struct TrainResult {
 // processes, every one makes the same call. A checkpoint is written at the end, also when `stop` is
 // set (any thread may: the step at hand is finished). Throws ConfigError and FileError for inputs
 // that do not fit, UsageError for a run folder that holds a run already when not resuming, or none
-// when resuming; NumericError, naming step, op and tensor, when the loss or a gradient is not finite
-// (the last checkpoint stays); CommError as the groups.
+// when resuming; NumericError, naming step, op and tensor, when the loss or a gradient is not
+// finite (the last checkpoint stays); CommError as the groups.
 TrainResult train(const TrainConfig& config, const TrainInputs& inputs, TrainObserver& observer,
                   const std::atomic<bool>& stop);
 

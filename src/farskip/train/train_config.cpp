@@ -71,9 +71,8 @@ void read_settings(TrainConfig& config, const Json& json, const std::string& whe
 
 Json to_json(const TrainConfig& config) {
   Json json = Json::object();
-  visit_settings(config, [&](const char* name, const auto& field, const char*) {
-    json[name] = field;
-  });
+  visit_settings(config,
+                 [&](const char* name, const auto& field, const char*) { json[name] = field; });
   return json;
 }
 

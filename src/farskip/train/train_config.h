@@ -66,12 +66,14 @@ void visit_settings(Config& c, Visit&& visit) {
   visit("weight_decay", c.weight_decay, "AdamW, of matrices");
   visit("decay_embeddings", c.decay_embeddings, "weight decay also of embeddings");
   visit("max_norm", c.max_norm, "gradients are clipped to this norm; 0: not");
-  visit("dtype", c.dtype, "float32 or bfloat16: of activations and of weights as read; masters are "
-                          "float32");
+  visit("dtype", c.dtype,
+        "float32 or bfloat16: of activations and of weights as read; masters are "
+        "float32");
   visit("schedule", c.schedule, "blocking, released or overlapped");
   visit("routing", c.routing, "model, or balanced: for measuring, meaningless as training");
   visit("two_batch", c.two_batch, "two micro-batches of each rank interleaved");
-  visit("expert_chunks", c.expert_chunks, "groups of experts that dispatch and combine take in turn");
+  visit("expert_chunks", c.expert_chunks,
+        "groups of experts that dispatch and combine take in turn");
   visit("pieces", c.pieces, "pieces that attention and shared experts are cut into");
   visit("bucket_mib", c.bucket_mib, "gradients that are reduced at once, MiB");
   visit("out", c.out, "the run's folder");

@@ -20,8 +20,8 @@ class TrainingData {
   uint64_t windows() const { return order_.windows(); }
 
   // Sequences of a step (from 0) of `sequences` sequences in `micro_batches` equal parts: rank
-  // `rank`'s share of part `part`. Inputs as build_forward wants them for a loss; the label count is
-  // that of the whole step.
+  // `rank`'s share of part `part`. Inputs as build_forward wants them for a loss; the label count
+  // is that of the whole step.
   Batch batch(uint64_t step, int64_t sequences, int64_t micro_batches, int64_t part, int ranks,
               int rank) const;
   // The same for sequences [first, first + sequences) in the order of the file.

@@ -24,10 +24,10 @@ PlannedStep scheduled(Graph graph, const TrainConfig& config) {
 
 TrainingPlan plan_training(const ModelConfig& model, const Connectivity& connectivity, int ranks,
                            const TrainConfig& config) {
-  const std::vector<int64_t> lengths(
-      static_cast<size_t>(config.sequences / config.micro_batches), config.sequence_length);
-  const Graph backward = build_step(model, connectivity, ranks, lengths,
-                                    form_of(config, StepGoal::gradients));
+  const std::vector<int64_t> lengths(static_cast<size_t>(config.sequences / config.micro_batches),
+                                     config.sequence_length);
+  const Graph backward =
+      build_step(model, connectivity, ranks, lengths, form_of(config, StepGoal::gradients));
   TrainingPlan plan;
   plan.buckets = plan_buckets(backward, config.bucket_mib * 1024 * 1024);
   plan.update = scheduled(add_update(backward, plan.buckets), config);
