@@ -11,6 +11,9 @@
 #include "farskip/base/error.h"
 #include "farskip/base/folders.h"
 #include "farskip/base/random.h"
+#include "farskip/comm/local.h"
+#include "farskip/comm/ranks.h"
+#include "farskip/train/group_meeting.h"
 #include "state_of_model.h"
 #include "thread_meeting.h"
 
@@ -69,6 +72,18 @@ TEST_F(TrainingCheckpoints, AreLoadedOnAnyNumberOfRanks) {
     EXPECT_THAT(save(saved, saved), Each(IsEmpty()));
     for (const int loaded : {1, 2, 4, 5}) EXPECT_THAT(load(loaded, saved), Each(IsEmpty()));
   }
+}
+
+TEST_F(TrainingCheckpoints, RanksMayMeetOverAGroup) {
+  run_ranks(make_local_groups(3), [&](Group& group) {
+    const ShardList list = small_model_shard(3, group.rank());
+    const RankMeeting meeting = meeting_of(group, 7);
+    save_checkpoint(path(), point_at(4), filled_shards(list, 4), {}, meeting);
+    const auto shards = empty_shards(list);
+    EXPECT_EQ(load_checkpoint(at_step(4), model, shards, meeting).step, 4);
+    EXPECT_EQ(wrong_elements(shards, 4), 0);
+    EXPECT_THROW(load_checkpoint(at_step(5), model, shards, meeting), FileError);
+  });
 }
 
 TEST_F(TrainingCheckpoints, WhatComputesIsPutTogetherToo) {

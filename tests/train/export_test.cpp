@@ -13,6 +13,7 @@
 #include "farskip/base/folders.h"
 #include "farskip/model/fingerprint.h"
 #include "farskip/model/stored_connectivity.h"
+#include "farskip/train/flat_parameters.h"
 
 namespace farskip {
 namespace {
@@ -194,12 +195,7 @@ void save_masters(const fs::path& run, const std::string& family, const Placemen
   const ModelConfig config = read_model_config(fixture(family));
   const auto one = Placement::contiguous(config.router.experts, 1);
   const Weights whole = load(fixture(family), one).front();
-  std::vector<FlatParameter> parameters;
-  for (const WeightSpec& spec : weight_specs(config, one, 0, at::kFloat)) {
-    const int64_t elements = whole.at(spec.name).numel();
-    const int64_t parts = spec.of_experts() ? config.router.experts : 1;
-    parameters.push_back({spec.name, elements / parts, spec.of_experts()});
-  }
+  const std::vector<FlatParameter> parameters = flat_parameters(config);
   const int ranks = placement.ranks() * data_parallel;
   Manifest manifest{.point = {.model_config = config_text(family),
                               .model_fingerprint = fingerprint(config),
@@ -210,9 +206,7 @@ void save_masters(const fs::path& run, const std::string& family, const Placemen
     std::vector<StateShard> shards;
     for (const BucketPart* part : {&kept.shared, &kept.experts}) {
       for (const ShardEntry& entry : part->entries) {
-        const at::Tensor& weight = whole.at(entry.name);
-        const at::Tensor flat = (entry.expert < 0 ? weight : weight[entry.expert]).flatten();
-        shards.push_back({.entry = entry, .master = flat.narrow(0, entry.first, entry.count)});
+        shards.push_back({.entry = entry, .master = entry_view(whole, entry, one.experts_of(0))});
       }
     }
     manifest.files.push_back(write_state_file(run / shard_file_name(rank), shards));

@@ -159,13 +159,12 @@ TEST(Train, ValueThatIsNotFiniteIsNamed) {
 TEST(Train, FoldersAndSettingsOfOtherRunsAreRefused) {
   const TrainingJob job;
   TrainConfig config = job.config("run");
-  EXPECT_THAT(error_of([&] { job.run(config, {.resume = true}); }), HasSubstr("no whole checkpoint"));
+  EXPECT_THAT(error_of([&] { job.run(config, {.resume = true}); }),
+              HasSubstr("no whole checkpoint"));
   job.run(config, {.stop_after = 2});
   EXPECT_THAT(error_of([&] { job.run(config, {}); }),
               AllOf(HasSubstr("holds a run already"), HasSubstr("--resume")));
-  EXPECT_THAT(error_of([&] {
-                job.run(config, {.resume = true, .connectivity = "standard"});
-              }),
+  EXPECT_THAT(error_of([&] { job.run(config, {.resume = true, .connectivity = "standard"}); }),
               HasSubstr("another connectivity"));
   config.seed = 2;
   EXPECT_THAT(error_of([&] { job.run(config, {.resume = true}); }), HasSubstr("seed"));

@@ -18,7 +18,8 @@ void write_text(const std::filesystem::path& path, int64_t count, uint64_t seed)
     std::vector<int32_t> ids;
     int64_t id = 1;
     for (int64_t i = 0; i < count; ++i) {
-      id = random.below(8) == 0 ? 1 + static_cast<int64_t>(random.below(60)) : 1 + (id * 7 + 3) % 60;
+      id =
+          random.below(8) == 0 ? 1 + static_cast<int64_t>(random.below(60)) : 1 + (id * 7 + 3) % 60;
       ids.push_back(static_cast<int32_t>(id));
     }
     sink.add_document(ids, static_cast<uint64_t>(count));
@@ -80,8 +81,7 @@ TrainingJob::Run TrainingJob::run(const TrainConfig& config, const Options& opti
   const Placement placement = Placement::contiguous(model_.router.experts, options.ranks);
   std::vector<int> all(options.ranks);
   std::iota(all.begin(), all.end(), 0);
-  std::vector<Weights> weights =
-      random_weights(model_, placement, all, at::kFloat, config.seed);
+  std::vector<Weights> weights = initial_weights(model_, placement, all, at::kFloat, config.seed);
   if (options.change_weights) options.change_weights(weights);
   const auto groups =
       make_local_groups(options.ranks, {.deadline = std::chrono::duration<double>(20)});

@@ -95,7 +95,7 @@ std::vector<Weights> first_weights(const TrainConfig& config, const ModelConfig&
                                    const Ranks& ranks) {
   const Placement placement = Placement::contiguous(model.router.experts, ranks.size);
   if (config.checkpoint.empty()) {
-    return random_weights(model, placement, ranks.here, at::kFloat, config.seed);
+    return initial_weights(model, placement, ranks.here, at::kFloat, config.seed);
   }
   return load_weights(Checkpoint(config.checkpoint), model, placement, ranks.here, at::kFloat);
 }

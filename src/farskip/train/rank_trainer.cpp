@@ -5,9 +5,9 @@
 #include <algorithm>
 #include <cmath>
 
-#include "farskip/comm/gather_texts.h"
 #include "farskip/comm/host_gather.h"
 #include "farskip/runtime/kernels.h"
+#include "farskip/train/group_meeting.h"
 #include "farskip/train/update_kernels.h"
 
 namespace farskip {
@@ -117,24 +117,18 @@ void RankTrainer::reschedule() {
   update_schedule_ = rescheduled(plan_.update, config_, durations);
 }
 
-RankMeeting RankTrainer::meeting() {
-  return {.rank = group_.rank(), .ranks = group_.size(), .gather = [this](const std::string& own) {
-            return gather_texts(group_, meeting_tag, own);
-          }};
-}
-
 std::filesystem::path RankTrainer::save(const std::filesystem::path& folder,
                                         const TrainingPoint& point) {
   return save_checkpoint(folder, point, store_.saved(),
                          {.keep = static_cast<int>(config_.keep), .keep_every = config_.keep_every},
-                         meeting());
+                         meeting_of(group_, meeting_tag));
 }
 
 TrainingPoint RankTrainer::load(const std::filesystem::path& checkpoint,
                                 uint64_t model_fingerprint) {
   TrainingPoint point;
   store_.load([&](std::span<const StateShard> shards) {
-    point = load_checkpoint(checkpoint, model_fingerprint, shards, meeting());
+    point = load_checkpoint(checkpoint, model_fingerprint, shards, meeting_of(group_, meeting_tag));
   });
   return point;
 }

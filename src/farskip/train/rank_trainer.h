@@ -49,7 +49,6 @@ class RankTrainer {
   TrainingPoint load(const std::filesystem::path& checkpoint, uint64_t model_fingerprint);
 
  private:
-  RankMeeting meeting();
   // Sums over ranks, in rank order.
   std::vector<double> sum_over_ranks(const std::vector<double>& own);
 

@@ -1,16 +1,18 @@
 #include <ATen/ops/empty.h>
 
-#include <algorithm>
-
 #include "farskip/base/error.h"
 #include "farskip/train/export.h"
+#include "farskip/train/flat_parameters.h"
 
 namespace farskip {
 namespace {
 
-// Where a rank keeps an expert in its stacks.
-int64_t place_of(int expert, const std::vector<int>& experts) {
-  return std::lower_bound(experts.begin(), experts.end(), expert) - experts.begin();
+ShardEntry entry_of(const WeightRows& rows) {
+  const int64_t columns = rows.spec.shape.size() == 1 ? 1 : rows.spec.shape.back();
+  return {.name = rows.spec.name,
+          .expert = rows.expert,
+          .first = rows.begin * columns,
+          .count = rows.count * columns};
 }
 
 }  // namespace
@@ -28,27 +30,18 @@ WeightSource weights_of_ranks(std::span<const Weights> of_ranks, const Placement
                        .found = std::to_string(of_ranks.size())});
   }
   return [of_ranks, placement](const WeightRows& rows) {
-    if (rows.expert < 0) {
-      return of_ranks.front().at(rows.spec.name).narrow(0, rows.begin, rows.count);
-    }
-    const int rank = placement.rank_of(rows.expert);
-    const at::Tensor& stack = of_ranks[static_cast<size_t>(rank)].at(rows.spec.name);
-    return stack.select(0, place_of(rows.expert, placement.experts_of(rank)))
-        .narrow(0, rows.begin, rows.count);
+    const int rank = rows.expert < 0 ? 0 : placement.rank_of(rows.expert);
+    const Weights& weights = of_ranks[static_cast<size_t>(rank)];
+    return entry_view(weights, entry_of(rows), placement.experts_of(rank)).view(rows.shape());
   };
 }
 
 WeightSource weights_of_checkpoint(const TrainingCheckpoint& checkpoint) {
   return [&checkpoint](const WeightRows& rows) {
-    const std::vector<int64_t> shape = rows.shape();
-    const int64_t columns = shape.size() == 1 ? 1 : shape.back();
-    const StateShard shard{.entry = {.name = rows.spec.name,
-                                     .expert = rows.expert,
-                                     .first = rows.begin * columns,
-                                     .count = rows.count * columns},
-                           .master = at::empty({rows.count * columns}, at::kFloat)};
+    StateShard shard{.entry = entry_of(rows)};
+    shard.master = at::empty({shard.entry.count}, at::kFloat);
     checkpoint.read(std::span(&shard, 1));
-    return shard.master.view(shape);
+    return shard.master.view(rows.shape());
   };
 }
 
