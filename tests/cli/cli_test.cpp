@@ -1,42 +1,20 @@
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/equal.h>
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <array>
-#include <cstdio>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
 
 #include "farskip/io/safetensors.h"
+#include "run_farskip.h"
 
 namespace farskip {
 namespace {
 
 namespace fs = std::filesystem;
 const std::string fixtures = std::string(FARSKIP_SOURCE_DIR) + "/tests/fixtures/";
-
-struct Output {
-  int status = -1;
-  std::string text;  // stdout
-};
-
-Output farskip(const std::string& arguments, const char* errors = "/dev/null") {
-  const std::string command =
-      std::string(FARSKIP_BINARY) + " " + arguments + " 2>" + std::string(errors);
-  std::FILE* pipe = popen(command.c_str(), "r");
-  if (pipe == nullptr) return {};
-  Output output;
-  std::array<char, 4096> buffer;
-  for (size_t read; (read = std::fread(buffer.data(), 1, buffer.size(), pipe)) > 0;) {
-    output.text.append(buffer.data(), read);
-  }
-  const int status = pclose(pipe);
-  output.status = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-  return output;
-}
 
 class Cli : public ::testing::Test {
  protected:

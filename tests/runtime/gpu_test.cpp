@@ -196,7 +196,7 @@ TEST_F(OnGpu, TheHostWaitsOnlyForCountsAndTheEnd) {
       load_weights(fixture.checkpoint, fixture.config(), placement, here, at::kBFloat16).at(0);
   for (auto& [name, tensor] : weights) tensor = tensor.to(group->device());
   const Batch batch = batch_of(tokens, {0, 1});
-  const KernelTable kernels = forward_kernels();
+  const KernelTable kernels = step_kernels();
   int routed = 0;
   for (const auto& layer : fixture.config().layers) routed += layer.routed;
   for (const char* schedule : {"blocking", "overlapped"}) {

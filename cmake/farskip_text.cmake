@@ -1,0 +1,21 @@
+# The libraries that tokenizers use: farskip_pcre2 (patterns) and farskip_utf8proc (Unicode's normal forms). FARSKIP_PCRE2 and
+# FARSKIP_UTF8PROC say which are there; what lacks one builds stubs in its place.
+function(farskip_add_text_library name header library)
+  string(TOUPPER ${name} upper)
+  find_path(FARSKIP_${upper}_INCLUDE ${header})
+  find_library(FARSKIP_${upper}_LIBRARY ${library})
+  mark_as_advanced(FARSKIP_${upper}_INCLUDE FARSKIP_${upper}_LIBRARY)
+  if(FARSKIP_${upper}_INCLUDE AND FARSKIP_${upper}_LIBRARY)
+    set(FARSKIP_${upper} ON PARENT_SCOPE)
+    message(STATUS "${name}: ${FARSKIP_${upper}_LIBRARY}")
+    add_library(farskip_${name} INTERFACE IMPORTED GLOBAL)
+    target_include_directories(farskip_${name} SYSTEM INTERFACE ${FARSKIP_${upper}_INCLUDE})
+    target_link_libraries(farskip_${name} INTERFACE ${FARSKIP_${upper}_LIBRARY})
+  else()
+    set(FARSKIP_${upper} OFF PARENT_SCOPE)
+    message(STATUS "${name}: none found, so some tokenizers are left out; lib${name}-dev has it")
+  endif()
+endfunction()
+
+farskip_add_text_library(pcre2 pcre2.h pcre2-8)
+farskip_add_text_library(utf8proc utf8proc.h utf8proc)
