@@ -26,6 +26,7 @@ class DeviceEvent final : public Event::State {
     if (!other) throw Error("events of different devices have no time between them");
     return other->event_.elapsedTime(event_) * 1e-3;
   }
+  void* handle() override { return event_.eventId(); }
 
  private:
   c10::Event event_;
@@ -87,6 +88,8 @@ bool Event::await(const std::function<bool()>& give_up) const {
   }
   return true;
 }
+
+void* Event::handle() const { return state_ ? state_->handle() : nullptr; }
 
 double Event::seconds_since(const Event& earlier) const {
   if (!state_ || !earlier.state_) throw Error("an event without a device has no time");

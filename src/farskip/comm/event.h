@@ -32,6 +32,9 @@ class Event {
   bool await(const std::function<bool()>& give_up) const;
   // Device time from `earlier` to this event; both timed and passed, on one device.
   double seconds_since(const Event& earlier) const;
+  // The device's own handle, for what names it to a device's own interface; null where there is
+  // none.
+  void* handle() const;
 
  private:
   std::shared_ptr<State> state_;
@@ -58,6 +61,7 @@ class Event::State {
   virtual void synchronize() = 0;
   // `earlier` is of the same kind of device.
   virtual double seconds_since(State& earlier) = 0;
+  virtual void* handle() { return nullptr; }
 };
 
 }  // namespace farskip

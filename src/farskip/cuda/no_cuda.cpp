@@ -3,6 +3,7 @@
 #include "farskip/cuda/copy.h"
 #include "farskip/cuda/device.h"
 #include "farskip/cuda/expert_order.h"
+#include "farskip/cuda/launch_graph.h"
 #include "farskip/cuda/mlp.h"
 #include "farskip/cuda/norm.h"
 #include "farskip/cuda/peer_link.h"
@@ -44,6 +45,26 @@ uint32_t StreamGate::announced() const noexcept { return 0; }
 void copy_rows_beside_compute(const at::Tensor&, const at::Tensor&, std::span<const RowCopy>) {
   refuse("copy_rows_beside_compute");
 }
+
+struct LaunchGraph::State {};
+
+LaunchGraph::LaunchGraph(const c10::Stream&, const std::function<void()>&) {
+  refuse("LaunchGraph");
+}
+LaunchGraph::~LaunchGraph() = default;
+LaunchGraph::LaunchGraph(LaunchGraph&&) noexcept = default;
+LaunchGraph& LaunchGraph::operator=(LaunchGraph&&) noexcept = default;
+void LaunchGraph::launch(const c10::Stream&) const { refuse("launch"); }
+void record_event_in_graph(void*, const c10::Stream&) { refuse("record_event_in_graph"); }
+
+struct PrivateMemory::State {};
+
+PrivateMemory::PrivateMemory(at::Device) { refuse("PrivateMemory"); }
+PrivateMemory::~PrivateMemory() = default;
+PrivateMemory::Use::Use(const PrivateMemory& memory, const c10::Stream&) : memory_(memory) {
+  refuse("PrivateMemory");
+}
+PrivateMemory::Use::~Use() { static_cast<void>(memory_); }
 
 struct PeerLink::State {};
 

@@ -15,6 +15,7 @@
 #include "farskip/runtime/bind_weights.h"
 #include "farskip/runtime/compute_lane.h"
 #include "farskip/runtime/op_plan.h"
+#include "farskip/runtime/recordings.h"
 #include "farskip/runtime/sizes.h"
 #include "farskip/runtime/step_tensors.h"
 #include "farskip/runtime/step_times.h"
@@ -35,7 +36,8 @@ class Executor::Impl final : private Launcher {
         lane_(group.device()),
         plans_(plan_ops(graph, kernels)),
         sizes_(graph, placement, group.rank()),
-        tensors_(graph, lane_, sizes_, group.stream()),
+        recordings_(graph, plans_, lane_, options.records && !options.check_finite),
+        tensors_(graph, lane_, sizes_, recordings_, group.stream()),
         times_(lane_, graph.ops().size(), options.timeline),
         works_(graph.ops().size()),
         sizes_known_(graph.ops().size(), false),
@@ -70,6 +72,7 @@ class Executor::Impl final : private Launcher {
     const Event end = lane_.mark(true);
     await(end);
     StepResult result = finish(before);
+    recordings_.complete();
     if (end.valid()) {
       result.timeline.step_seconds = times_.device_seconds(end);
       result.host_seconds = launching;
@@ -101,6 +104,8 @@ class Executor::Impl final : private Launcher {
     sizes_.start(batch.lengths);
     adds_gradients_ = batch.adds_gradients;
     tensors_.begin();
+    recordings_.begin(schedule, batch.lengths);
+    if (!recordings_.is_on()) times_.forget_events();
     for (const Value& value : graph_.values()) {
       if (value.kind == ValueKind::input) bind_input(value, batch);
     }
@@ -135,6 +140,7 @@ class Executor::Impl final : private Launcher {
   }
 
   void launch(const Step& step) override {
+    if (recordings_.launched_with_another(step.op)) return;
     const OpPlan& plan = plans_[step.op];
     for (OpId binder : plan.sizes_from) learn_sizes(binder);
     if (options_.chaos_seed) sleep_at_random();
@@ -144,7 +150,12 @@ class Executor::Impl final : private Launcher {
       for (OpId awaited : step.wait_for) {
         if (works_[awaited].valid()) works_[awaited].wait(lane_.stream());
       }
-      if (plan.op->kind != OpKind::join) compute(plan);
+      const std::span<const Step> stretch = recordings_.stretch_from(step.op);
+      if (!stretch.empty()) {
+        launch_stretch(stretch);
+      } else if (plan.op->kind != OpKind::join) {
+        compute(plan);
+      }
     }
     if (plan.op->host_waits && plan.op->lane == Lane::compute) learn_sizes(step.op);
     in_.clear();
@@ -192,18 +203,55 @@ class Executor::Impl final : private Launcher {
 
   void compute(const OpPlan& plan) {
     times_.begin_op(plan.op->id);
+    run_kernel(plan);
+    times_.end_op(plan.op->id, awaited_[plan.op->id]);
+    if (options_.check_finite) check_finite(plan);
+  }
+
+  void run_kernel(const OpPlan& plan) {
     gather_inputs(plan);
     gradients_.clear();
     for (const GradientPlan& gradient : plan.gradients) {
       gradients_.push_back({tensors_[gradient.value], gradient.adds || adds_gradients_});
     }
+    const auto memory = recordings_.memory_for(plan);
     if (tensors_.prepare(plan, out_)) {
       plan.entry->kernel(context_of(plan), in_, out_);
       if (plan.entry->makes_outputs) tensors_.check_made(plan, out_);
     }
+    if (memory) recordings_.keep_places(plan, out_);
     tensors_.keep(plan, out_);
-    times_.end_op(plan.op->id, awaited_[plan.op->id]);
-    if (options_.check_finite) check_finite(plan);
+  }
+
+  // Launches recorded ops by one call; the first time records them.
+  void launch_stretch(std::span<const Step> stretch) {
+    const OpId first = stretch.front().op, last = stretch.back().op;
+    if (recordings_.is_recording()) {
+      for (const Step& step : stretch) times_.keep_events(step.op);
+      recordings_.record(first, [&] {
+        for (const Step& step : stretch) {
+          times_.record_begin(step.op);
+          run_kernel(plans_[step.op]);
+          if (step.op != last) times_.record_end(step.op);
+          free_staying(step);
+        }
+      });
+    } else {
+      for (const Step& step : stretch) {
+        tensors_.prepare(plans_[step.op], out_);
+        tensors_.keep(plans_[step.op], out_);
+        free_staying(step);
+      }
+    }
+    recordings_.launch(first);
+    times_.end_op(last, awaited_[last]);
+  }
+
+  // What only ops of the compute lane read goes as soon as the last of them is launched.
+  void free_staying(const Step& step) {
+    for (ValueId value : step.free_after) {
+      if (recordings_.stays(value)) tensors_.free(value);
+    }
   }
 
   void check_finite(const OpPlan& plan) const {
@@ -332,6 +380,7 @@ class Executor::Impl final : private Launcher {
   const ComputeLane lane_;
   const std::vector<OpPlan> plans_;  // by op
   Sizes sizes_;
+  Recordings recordings_;
   StepTensors tensors_;
   StepTimes times_;
   std::vector<Work> works_;                   // by op; valid for communication that was launched

@@ -152,6 +152,11 @@ Work launch_all_reduce(const KernelContext& context, Group& group, Inputs in, Ou
 
 KernelEntry making(Kernel kernel) { return {.kernel = kernel, .makes_outputs = true}; }
 
+KernelEntry recordable(KernelEntry entry) {
+  entry.recordable = true;
+  return entry;
+}
+
 }  // namespace
 
 AttentionWeights attention_weights(const AttentionConfig& config, Inputs in) {
@@ -180,13 +185,13 @@ KernelTable step_kernels() {
   KernelTable table;
   table.add(OpKind::embedding, making(run_embedding));
   table.add(OpKind::rope_tables, making(run_rope_tables));
-  table.add(OpKind::sum, run_sum);
-  table.add(OpKind::norm, run_norm);
-  table.add(OpKind::attention_prepare, making(run_attention_prepare));
-  table.add(OpKind::attention_core, making(run_attention_core));
-  table.add(OpKind::output_projection, run_linear);
-  table.add(OpKind::shared_experts, run_swiglu);
-  table.add(OpKind::dense_mlp, run_swiglu);
+  table.add(OpKind::sum, recordable({.kernel = run_sum}));
+  table.add(OpKind::norm, recordable({.kernel = run_norm}));
+  table.add(OpKind::attention_prepare, recordable(making(run_attention_prepare)));
+  table.add(OpKind::attention_core, recordable(making(run_attention_core)));
+  table.add(OpKind::output_projection, recordable({.kernel = run_linear}));
+  table.add(OpKind::shared_experts, recordable({.kernel = run_swiglu}));
+  table.add(OpKind::dense_mlp, recordable({.kernel = run_swiglu}));
   table.add(OpKind::all_reduce, launch_all_reduce);
   table.add(OpKind::final_norm, run_final_norm);
   table.add(OpKind::head, run_head);
