@@ -28,5 +28,8 @@ void add_logits_command(CLI::App& app) {
 void add_bench_command(CLI::App& app) {
   add_unavailable(app, "bench", "Measured overlap (needs libtorch)");
 }
+void add_eval_command(CLI::App& app) {
+  add_unavailable(app, "eval", "Accuracy and loss of a checkpoint (needs libtorch)");
+}
 
 }  // namespace farskip

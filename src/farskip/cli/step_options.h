@@ -1,0 +1,45 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "farskip/cli/dispatch.h"
+#include "farskip/cli/transport.h"
+#include "farskip/io/checkpoint.h"
+#include "farskip/runtime/session.h"
+#include "farskip/runtime/step_plan.h"
+
+namespace farskip {
+
+// How a command runs forward steps of a checkpoint, as its flags say.
+struct StepOptions {
+  std::string connectivity = "standard";
+  std::string schedule = "overlapped";
+  std::string dtype = "float32";
+  bool two_batch = false;
+  int expert_chunks = 1, pieces = 1;
+  DispatchOptions dispatch;
+
+  StepForm form() const;
+};
+
+// Adds --connectivity, --schedule, --two-batch, --expert-chunks, --pieces, --dispatch, --wire and
+// --dtype. `options` must outlive the parse.
+void add_step_options(CLI::App& command, StepOptions& options);
+
+// Throws UnsupportedError for a model that can not be run.
+void require_executable(const ModelConfig& model);
+
+// plan_step as the flags say; a rewrite that does not fit the model is a wrong flag. Throws
+// UsageError, and what Connectivity::load and plan_step throw.
+PlannedStep plan_step(const ModelConfig& model, int ranks, std::span<const int64_t> lengths,
+                      const StepOptions& options);
+
+// The checkpoint's weights on the ranks of this process; a seed delays communication at random.
+// Throws what load_weights and Ranks::take_groups throw.
+Session open_session(const Checkpoint& checkpoint, const StepOptions& options, Ranks& ranks,
+                     const std::optional<uint64_t>& chaos = {});
+
+}  // namespace farskip
