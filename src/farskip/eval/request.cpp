@@ -1,5 +1,7 @@
 #include "farskip/eval/request.h"
 
+#include <algorithm>
+
 #include "farskip/base/error.h"
 #include "farskip/io/utf8.h"
 

@@ -1,5 +1,6 @@
 #include "farskip/eval/task.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <string_view>
 
