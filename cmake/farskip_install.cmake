@@ -32,7 +32,7 @@ set(farskip_header_folders base model graph schedule simulate trace plan)
 set(farskip_has_torch_part OFF)
 if(torch_modules)
   set(farskip_has_torch_part ON)
-  list(APPEND farskip_header_folders cuda comm nn io runtime eval)
+  list(APPEND farskip_header_folders cuda comm nn io runtime train eval)
   farskip_library(farskip_torch_library farskip "${torch_modules}")
   set_target_properties(farskip_torch_library PROPERTIES OUTPUT_NAME farskip)
   # farskip::libtorch is declared by the package file, from the libtorch of the machine that it is used on.
@@ -53,12 +53,15 @@ if(torch_modules)
           DESTINATION ${farskip_package_folder})
 endif()
 
-# The headers of io whose code is torch-free.
+# Headers of io and train whose code is torch-free.
 set(farskip_torch_free_io
   added_tokens.h byte_alphabet.h byte_pair_model.h corpus.h data_order.h normalizer.h pattern.h pattern_dialect.h
   pre_tokenizer.h safetensors_header.h token_file.h tokenizer.h tokenizer_definition.h utf8.h)
 list(TRANSFORM farskip_torch_free_io PREPEND ${PROJECT_SOURCE_DIR}/src/farskip/io/)
 install(FILES ${farskip_torch_free_io} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/farskip/io)
+foreach(header checkpoint_folder learning_rate manifest rank_meeting shards)
+  install(FILES ${PROJECT_SOURCE_DIR}/src/farskip/train/${header}.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/farskip/train)
+endforeach()
 foreach(folder ${farskip_header_folders})
   install(DIRECTORY ${PROJECT_SOURCE_DIR}/src/farskip/${folder} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/farskip
           FILES_MATCHING PATTERN "*.h" PATTERN "torch_pch.h" EXCLUDE PATTERN "*_kernels.h" EXCLUDE)

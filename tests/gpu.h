@@ -12,7 +12,8 @@ class GpuTest : public ::testing::Test {
  protected:
   void SetUp() override {
     if (cuda_is_available()) return;
-    GTEST_SKIP() << "Skipped: no GPU (" << cuda_version() << "); make test-gpu runs it where there is one";
+    GTEST_SKIP() << "Skipped: no GPU (" << cuda_version()
+                 << "); make test-gpu runs it where there is one";
   }
 };
 

@@ -83,5 +83,50 @@ TEST(RandomWeights, RefuseWhatSpecsRefuse) {
                UnsupportedError);
 }
 
+TEST(InitialWeights, AreScaledByDepthWhereTheyAddToTheStream) {
+  const ModelConfig config = config_of("deepseek_v3");  // 4 layers, the first dense
+  const std::vector<int> one = {0};
+  const auto placement = Placement::contiguous(16, 1);
+  const Weights weights = initial_weights(config, placement, one, at::kFloat, 3, 0.05).front();
+  const double of_outputs = 0.05 / std::sqrt(8.0);
+  for (const WeightSpec& spec : weight_specs(config, placement, 0, at::kFloat)) {
+    const at::Tensor& weight = weights.at(spec.name);
+    if (spec.role == WeightRole::norm || spec.role == WeightRole::bias) {
+      const double value = spec.role == WeightRole::norm ? 1 : 0;
+      EXPECT_TRUE(weight.eq(value).all().item<bool>()) << spec.name;
+      continue;
+    }
+    const std::string name = spec.name.substr(spec.name.rfind('.') + 1);
+    const double expected = name == "down" || name == "output" ? of_outputs : 0.05;
+    EXPECT_NEAR(weight.std().item<double>() / expected, 1, 0.06) << spec.name;
+    EXPECT_NEAR(weight.mean().item<double>() / expected, 0, 0.1) << spec.name;
+  }
+}
+
+TEST(InitialWeights, DoNotDependOnRanksOrPlacement) {
+  const ModelConfig config = config_of("qwen3_moe");
+  const int experts = config.router.experts;
+  const std::vector<int> one = {0}, two = {0, 1};
+  const Weights whole =
+      initial_weights(config, Placement::contiguous(experts, 1), one, at::kFloat, 5).front();
+  const auto parts = initial_weights(config, Placement::contiguous(experts, 2), two, at::kFloat, 5);
+  for (const auto& [name, weight] : whole) {
+    const bool of_experts = name.find(".experts.") != std::string::npos;
+    const at::Tensor joined =
+        of_experts ? at::cat({parts[0].at(name), parts[1].at(name)}) : parts[1].at(name);
+    EXPECT_TRUE(at::equal(weight, joined)) << name;
+  }
+}
+
+TEST(InitialWeights, RefuseDeviationsThatAreNone) {
+  const ModelConfig config = config_of("olmoe");
+  const std::vector<int> one = {0};
+  for (const double deviation : {0.0, -0.02, std::nan(""), HUGE_VAL}) {
+    EXPECT_THROW(
+        initial_weights(config, Placement::contiguous(16, 1), one, at::kFloat, 1, deviation),
+        ConfigError);
+  }
+}
+
 }  // namespace
 }  // namespace farskip

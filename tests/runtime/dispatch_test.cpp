@@ -199,7 +199,7 @@ TEST(RankDispatch, WrongPacketsEndTheStep) {
   const std::vector<int> all = {0, 1};
   const std::vector<Weights> weights =
       load_weights(fixture.checkpoint, fixture.config(), placement, all, at::kFloat);
-  const KernelTable table = forward_kernels();
+  const KernelTable table = step_kernels();
   KernelTable without_experts = table, with_strange_ones = table;
   without_experts.add(OpKind::permute,
                       [](const KernelContext&, Inputs, Outputs out) { out[0].fill_(0xFF); });

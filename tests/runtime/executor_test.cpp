@@ -94,7 +94,7 @@ TEST_F(ExecutorTest, MissingKernelIsNamedBeforeTheStep) {
   const std::vector<Weights> weights =
       load_weights(fixture_.checkpoint, fixture_.config(), placement, all, at::kFloat);
   auto groups = make_local_groups(1);
-  KernelTable table = forward_kernels();
+  KernelTable table = step_kernels();
   table.add(OpKind::unpermute, KernelEntry{});
   try {
     Executor(fixture_.config(), placement, step.graph, table, weights[0], *groups[0]);
@@ -107,7 +107,7 @@ TEST_F(ExecutorTest, MissingKernelIsNamedBeforeTheStep) {
 TEST_F(ExecutorTest, AStepThatReducesIsUnsupported) {
   const ModelConfig& model = fixture_.config();
   const Connectivity connectivity = Connectivity::preset("farskip", model.layers);
-  const KernelTable table = forward_kernels();
+  const KernelTable table = step_kernels();
   const Graph graph = build_forward(
       model, connectivity, {.form = ParallelForm::replicated_all_reduce, .ranks = 2, .tokens = 8});
   EXPECT_THROW(for (const Op& op : graph.ops()) table.find(op), UnsupportedError);
@@ -121,7 +121,7 @@ TEST_F(ExecutorTest, WrongWeightsInputsAndSchedules) {
   Weights weights =
       load_weights(fixture_.checkpoint, fixture_.config(), placement, all, at::kFloat)[0];
   auto groups = make_local_groups(1);
-  const KernelTable table = forward_kernels();
+  const KernelTable table = step_kernels();
   RoutingState state;
   {
     Executor executor(fixture_.config(), placement, step.graph, table, weights, *groups[0],
@@ -197,7 +197,7 @@ TEST_F(ExecutorTest, AFailingRankEndsTheStepOfAll) {
   const std::vector<int> all = {0, 1, 2};
   const std::vector<Weights> weights =
       load_weights(fixture_.checkpoint, fixture_.config(), placement, all, at::kFloat);
-  const KernelTable table = forward_kernels();
+  const KernelTable table = step_kernels();
   KernelTable broken = table;
   broken.add(OpKind::experts,
              [](const KernelContext&, Inputs, Outputs) { throw Error("broken on purpose"); });

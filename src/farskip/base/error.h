@@ -49,6 +49,11 @@ class CommError : public Error {
   using Error::Error;
 };
 
+// A number that came out as NaN or infinite where that can only be a mistake.
+class NumericError : public Error {
+  using Error::Error;
+};
+
 // Something valid that this build or version can not do.
 class UnsupportedError : public Error {
   using Error::Error;

@@ -13,60 +13,13 @@
 #include <limits>
 #include <utility>
 
+#include "farskip/base/descriptor.h"
 #include "farskip/base/error.h"
 
 namespace farskip {
 namespace {
 
 namespace fs = std::filesystem;
-
-[[noreturn]] void fail(const fs::path& path, const std::string& summary, int error,
-                       std::string hint = {}) {
-  throw FileError(
-      summary,
-      {.where = path.string(), .found = std::generic_category().message(error), .hint = hint});
-}
-
-// A file descriptor that closes itself.
-class Descriptor {
- public:
-  explicit Descriptor(int value) : value_(value) {}
-  ~Descriptor() { close(); }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-
-  int get() const { return value_; }
-  // False when the system reports a write error that it had kept until now.
-  bool close() {
-    const int value = std::exchange(value_, -1);
-    return value < 0 || ::close(value) == 0;
-  }
-
- private:
-  int value_;
-};
-
-// Opens an existing regular file and gives its size. O_NONBLOCK: opening a pipe must not wait for a
-// writer before it is refused.
-int open_regular(const fs::path& path, uint64_t& size) {
-  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (descriptor < 0) fail(path, "can not open the file", errno);
-  struct stat status {};
-  if (::fstat(descriptor, &status) != 0) {
-    const int error = errno;
-    ::close(descriptor);
-    fail(path, "can not inspect the file", error);
-  }
-  if (!S_ISREG(status.st_mode)) {
-    ::close(descriptor);
-    throw FileError("can not be read",
-                    {.where = path.string(),
-                     .expected = "a regular file",
-                     .found = S_ISDIR(status.st_mode) ? "a folder" : "a special file"});
-  }
-  size = static_cast<uint64_t>(status.st_size);
-  return descriptor;
-}
 
 [[noreturn]] void fail_too_large(const fs::path& path, uint64_t max_bytes, uint64_t size) {
   throw FileError("file is too large",
@@ -87,7 +40,7 @@ fs::path resolve_target(const fs::path& path) {
   }
   if (!fs::is_symlink(fs::symlink_status(path, error))) return path;
   fs::path target = fs::weakly_canonical(path, error);
-  if (error) fail(path, "can not follow the link", error.value());
+  if (error) fail_on_path(path, "can not follow the link", error.value());
   return target;
 }
 
@@ -116,14 +69,6 @@ class TemporaryFile {
   fs::path path_;
 };
 
-// Makes the rename itself survive a power cut. Some file systems can not sync a folder; the file is
-// whole either way, so a failure here is none.
-void sync_folder(const fs::path& folder) {
-  const Descriptor descriptor(
-      ::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (descriptor.get() >= 0) ::fsync(descriptor.get());
-}
-
 }  // namespace
 
 std::string read_file(const fs::path& path, uint64_t max_bytes) {
@@ -137,7 +82,7 @@ std::string read_file(const fs::path& path, uint64_t max_bytes) {
   while (true) {
     const ssize_t count = ::read(descriptor.get(), buffer.data(), buffer.size());
     if (count < 0 && errno == EINTR) continue;
-    if (count < 0) fail(path, "can not read the file", errno);
+    if (count < 0) fail_on_path(path, "can not read the file", errno);
     if (count == 0) return content;
     if (content.size() + static_cast<size_t>(count) > max_bytes) {
       fail_too_large(path, max_bytes, content.size() + static_cast<size_t>(count));
@@ -152,7 +97,7 @@ void OutputFile::write(std::span<const std::byte> bytes) {
     const size_t portion = std::min<size_t>(bytes.size(), size_t{1} << 30);
     const ssize_t count = ::write(descriptor_, bytes.data(), portion);
     if (count < 0 && errno == EINTR) continue;
-    if (count < 0) fail(name_, "can not write the file", errno);
+    if (count < 0) fail_on_path(name_, "can not write the file", errno);
     size_ += static_cast<uint64_t>(count);
     bytes = bytes.subspan(static_cast<size_t>(count));
   }
@@ -171,15 +116,16 @@ void write_file_atomically(const fs::path& path, const std::function<void(Output
   Descriptor descriptor(
       ::open(temporary_path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
   if (descriptor.get() < 0) {
-    fail(path, "can not create the file", errno, "check that the folder exists and is writable");
+    fail_on_path(path, "can not create the file", errno,
+                 "check that the folder exists and is writable");
   }
   TemporaryFile temporary(std::move(temporary_path));
   OutputFile output(descriptor.get(), path);
   writer(output);
-  if (::fsync(descriptor.get()) != 0) fail(path, "can not store the file", errno);
-  if (!descriptor.close()) fail(path, "can not store the file", errno);
+  if (::fsync(descriptor.get()) != 0) fail_on_path(path, "can not store the file", errno);
+  if (!descriptor.close()) fail_on_path(path, "can not store the file", errno);
   if (::rename(temporary.path().c_str(), target.c_str()) != 0) {
-    fail(path, "can not put the file in its place", errno);
+    fail_on_path(path, "can not put the file in its place", errno);
   }
   temporary.keep();
   sync_folder(target.parent_path());
@@ -197,7 +143,7 @@ MappedFile::MappedFile(const fs::path& path) : path_(path) {
   }
   if (size == 0) return;
   void* const data = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, descriptor.get(), 0);
-  if (data == MAP_FAILED) fail(path, "can not map the file", errno);
+  if (data == MAP_FAILED) fail_on_path(path, "can not map the file", errno);
   data_ = static_cast<const std::byte*>(data);
   size_ = size;
 }

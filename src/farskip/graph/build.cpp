@@ -31,6 +31,9 @@ void check_spec(const ModelConfig& model, const Connectivity& connectivity, cons
                       .expected = std::string(to_string(spec.dtype)) + " or float8_e4m3",
                       .found = to_string(spec.wire)});
   }
+  if (spec.end == StepEnd::loss && spec.head != HeadRows::all) {
+    throw GraphError("a loss is of all rows", {.where = "head"});
+  }
   if (!(spec.tokens >= 0) || !(spec.sequences >= 0) || !(spec.imbalance >= 1)) {
     throw GraphError("sizes of the step make no sense",
                      {.expected = "tokens and sequences >= 0, imbalance >= 1"});
@@ -197,18 +200,29 @@ class ForwardBuilder {
     const ValueId last =
         stream_.read_final(builder_, step_.rows("residual", {model_.hidden}, spec_.dtype));
     const bool all = spec_.head == HeadRows::all;
+    const int64_t vocabulary = step_.share(model_.vocabulary);
     const Dim head_rows{1, all ? step_.tokens : step_.sequences};
     const ValueId normed = builder_.add_value(
         {.name = "final rows", .dtype = spec_.dtype, .shape = {head_rows, {model_.hidden}}});
     builder_.add_op(OpKind::final_norm, step_.at(0),
                     {last, step_.parameter("final_norm", {model_.hidden})}, {normed});
-    const ValueId logits =
-        builder_.add_value({.name = "logits",
-                            .dtype = DType::float32,
-                            .shape = {head_rows, {step_.share(model_.vocabulary)}}});
-    const ValueId table = step_.parameter("head", {step_.share(model_.vocabulary), model_.hidden});
+    const ValueId logits = builder_.add_value(
+        {.name = "logits", .dtype = DType::float32, .shape = {head_rows, {vocabulary}}});
+    const bool tied = model_.tied_embeddings && vocabulary == model_.vocabulary;
+    const ValueId table = step_.parameter(tied ? "embedding" : "head", {vocabulary, model_.hidden});
     builder_.add_op(OpKind::head, step_.at(0), {normed, table}, {logits});
-    builder_.add_output(logits);
+    builder_.add_output(spec_.end == StepEnd::loss ? add_loss(logits) : logits);
+  }
+
+  ValueId add_loss(ValueId logits) {
+    Value labels = step_.rows("labels", {}, DType::int64);
+    Value count{.name = "label_count", .dtype = DType::float32, .shape = {{1}}};
+    labels.kind = count.kind = ValueKind::input;
+    const ValueId loss =
+        builder_.add_value({.name = "loss", .dtype = DType::float32, .shape = {{1}}});
+    builder_.add_op(OpKind::loss, step_.at(0),
+                    {logits, builder_.add_value(labels), builder_.add_value(count)}, {loss});
+    return loss;
   }
 
   const ModelConfig& model_;

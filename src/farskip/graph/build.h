@@ -23,6 +23,12 @@ enum class ParallelForm {
 // Which rows the head reads.
 enum class HeadRows { all, last_of_sequence };
 
+// What a step ends in.
+enum class StepEnd {
+  logits,  // "logits" [tokens or sequences, V] fp32
+  loss,    // "loss" fp32 [1]: cross-entropy of this rank's labels over the label count
+};
+
 // Everything that a forward step's graph follows from. Sizes are those expected on a typical rank:
 // they set costs, never structure.
 struct StepSpec {
@@ -37,12 +43,15 @@ struct StepSpec {
   RoutingMode routing = RoutingMode::model;
   double imbalance = 1.0;  // most loaded rank over the mean; scales received rows
   HeadRows head = HeadRows::all;
+  StepEnd end = StepEnd::logits;
 };
 
 // The forward step of one rank. Symbol 0.. hold the batch (see Symbol). Inputs are the values
-// "input_ids" and "positions" [tokens] int64; the output is "logits" [tokens or sequences, V] fp32.
+// "input_ids" and "positions" [tokens] int64; the output is what the step ends in. For a loss,
+// inputs are also "labels" [tokens] int64, the token that should follow each, -100 for none, and
+// "label_count" fp32 [1], of all ranks: so the ranks' losses add up to the mean over all labels.
 // Throws GraphError (ranks < 1, experts < ranks, connectivity for another model, a wire that is
-// neither dtype nor float8_e4m3).
+// neither dtype nor float8_e4m3, a loss of anything but all rows).
 Graph build_forward(const ModelConfig& model, const Connectivity& connectivity,
                     const StepSpec& spec);
 

@@ -58,10 +58,11 @@ class RoutedBuilder {
     const RouterConfig& r = model_.router;
     const int64_t choices = r.experts + r.zero_experts;
     const Attributes attributes = routing_attributes(layer);
-    std::vector<ValueId> inputs = {in,
-                                   step_.parameter(StepValues::weight(layer, "router"), {choices, model_.hidden})};
+    std::vector<ValueId> inputs = {
+        in, step_.parameter(StepValues::weight(layer, "router"), {choices, model_.hidden})};
     if (r.correction_bias) {
-      inputs.push_back(step_.parameter(StepValues::weight(layer, "router_bias"), {choices}, DType::float32));
+      inputs.push_back(
+          step_.parameter(StepValues::weight(layer, "router_bias"), {choices}, DType::float32));
     }
     Routing out{};
     out.chosen = builder_.add_value(step_.rows("chosen experts", {r.top_k}, DType::int64));
@@ -134,7 +135,8 @@ class RoutedBuilder {
     const SymbolId received_rows =
         row_symbol(Symbol::Kind::received_rows, "received rows", layer, sent * spec_.imbalance);
     const ValueId received_counts = add_counts(layer, routing);
-    const Dim to_send = step_.per_rank() ? Dim{1, sent_rows} : Dim{model_.router.top_k, step_.tokens};
+    const Dim to_send =
+        step_.per_rank() ? Dim{1, sent_rows} : Dim{model_.router.top_k, step_.tokens};
     const ValueId permuted = add_moving_rows("rows to send", to_send, attributes);
     // Plain rows are written from tokens that are read once; packets are packed row by row.
     const ValueId rows_or_slots = sends_packets(attributes) ? routing.order : routing.inverse;
@@ -147,8 +149,9 @@ class RoutedBuilder {
     const ValueId computed = step_.per_rank()
                                  ? add_summed_experts(layer, received, received_counts)
                                  : add_experts(layer, received, received_counts, received_rows);
-    const SymbolId home_rows =
-        step_.per_rank() ? row_symbol(Symbol::Kind::home_rows, "home rows", layer, sent) : sent_rows;
+    const SymbolId home_rows = step_.per_rank()
+                                   ? row_symbol(Symbol::Kind::home_rows, "home rows", layer, sent)
+                                   : sent_rows;
     const ValueId combined = add_row_value("combined rows", home_rows);
     builder_.add_op(OpKind::combine, attributes, {computed, routing.counts, received_counts},
                     {combined});
@@ -186,8 +189,9 @@ class RoutedBuilder {
     const SymbolId returned_rows = row_symbol(Symbol::Kind::returned_rows, "returned rows", layer,
                                               rows_per_token() * spec_.tokens * spec_.imbalance);
     const ValueId arranged = add_row_value("rows by expert", expert_rows);
-    const ValueId counts = builder_.add_value(
-        {.name = "rows per local expert", .dtype = DType::int64, .shape = {{1, step_.local_experts}}});
+    const ValueId counts = builder_.add_value({.name = "rows per local expert",
+                                               .dtype = DType::int64,
+                                               .shape = {{1, step_.local_experts}}});
     const ValueId places = builder_.add_value(
         {.name = "places", .dtype = DType::int64, .shape = {{r.top_k, returned_rows}}});
     const ValueId weights = builder_.add_value({.name = "weights of places",

@@ -9,8 +9,8 @@
 
 namespace farskip {
 
-// What the blocks of a forward step are built from: the graph so far, its sizes, and the values that
-// many of them have.
+// What the blocks of a forward step are built from: the graph so far, its sizes, and the values
+// that many of them have.
 class StepValues {
  public:
   StepValues(const ModelConfig& model, const StepSpec& spec);

@@ -25,10 +25,10 @@ class Fingerprint {
 };
 
 void add_attributes(Fingerprint& print, const Attributes& a) {
-  for (int number :
-       {a.layer, a.micro_batch, a.chunk, a.chunks, a.piece, a.pieces, static_cast<int>(a.routing),
-        static_cast<int>(a.dispatch), a.ranks, static_cast<int>(a.wire), a.experts, a.top_k,
-        a.groups, a.kept_groups, a.heads, a.qk_head_dim, a.value_head_dim}) {
+  for (int number : {a.layer, a.micro_batch, a.chunk, a.chunks, a.piece, a.pieces, a.bucket,
+                     static_cast<int>(a.routing), static_cast<int>(a.dispatch), a.ranks,
+                     static_cast<int>(a.wire), a.experts, a.top_k, a.groups, a.kept_groups, a.heads,
+                     a.qk_head_dim, a.value_head_dim}) {
     print.add(number);
   }
 }
@@ -52,6 +52,8 @@ uint64_t fingerprint(std::span<const Op> ops, std::span<const Value> values) {
     for (ValueId id : op.inputs) print.add(id);
     print.add(none);
     for (ValueId id : op.outputs) print.add(id);
+    print.add(none);
+    for (ValueId id : op.accumulates) print.add(id);
     print.add(none);
     for (OpId id : op.order_after) print.add(id);
   }
@@ -95,9 +97,7 @@ OpId GraphBuilder::add_op(OpKind kind, Attributes attributes, std::vector<ValueI
   op.order_after = std::move(order_after);
   for (ValueId id : op.inputs) {
     const Value& input = value(id);
-    const bool made_elsewhere =
-        input.kind == ValueKind::input || input.kind == ValueKind::parameter;
-    if (!made_elsewhere && input.producer == none) {
+    if (input.kind == ValueKind::activation && input.producer == none) {
       throw GraphError("reads a value that nothing before it makes",
                        {.where = name_of(op), .found = "value " + std::to_string(id)});
     }
@@ -111,6 +111,15 @@ OpId GraphBuilder::add_op(OpKind kind, Attributes attributes, std::vector<ValueI
   }
   graph_.ops_.push_back(std::move(op));
   return graph_.ops_.back().id;
+}
+
+void GraphBuilder::set_accumulates(OpId op, std::vector<ValueId> gradients) {
+  for (ValueId id : gradients) {
+    if (value(id).kind == ValueKind::gradient) continue;
+    throw GraphError("adds to a value that is no gradient",
+                     {.where = name_of(graph_.ops_.at(op)), .found = value(id).name});
+  }
+  graph_.ops_.at(op).accumulates = std::move(gradients);
 }
 
 void GraphBuilder::add_output(ValueId value) { graph_.outputs_.push_back(value); }
@@ -133,9 +142,13 @@ void GraphBuilder::link_ops() {
   graph_.consumers_.assign(graph_.values_.size(), {});
   graph_.predecessors_.assign(graph_.ops_.size(), {});
   graph_.successors_.assign(graph_.ops_.size(), {});
+  std::vector<OpId> last_to_add(graph_.values_.size(), none);
   for (const Op& op : graph_.ops_) {
     std::vector<OpId>& before = graph_.predecessors_[op.id];
     before = op.order_after;
+    auto follow = [&](ValueId gradient) {
+      if (last_to_add[gradient] != none) before.push_back(last_to_add[gradient]);
+    };
     auto needs_sizes_of = [&](ValueId id) {
       for (const Dim& dim : value(id).shape) {
         if (dim.exact()) continue;
@@ -146,9 +159,14 @@ void GraphBuilder::link_ops() {
     for (ValueId id : op.inputs) {
       graph_.consumers_[id].push_back(op.id);
       if (value(id).producer != none) before.push_back(value(id).producer);
+      follow(id);
       needs_sizes_of(id);
     }
     for (ValueId id : op.outputs) needs_sizes_of(id);
+    for (ValueId id : op.accumulates) {
+      follow(id);
+      last_to_add[id] = op.id;
+    }
     sort_unique(before);
     for (OpId id : before) graph_.successors_[id].push_back(op.id);
   }

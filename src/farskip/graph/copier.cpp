@@ -25,13 +25,16 @@ std::vector<ValueId> GraphCopier::map(std::span<const ValueId> old) {
   return mapped;
 }
 
-OpId GraphCopier::copy(const Op& op, const Attributes& attributes) {
+OpId GraphCopier::copy(const Op& op, const Attributes& attributes,
+                       const std::vector<ValueId>& more_outputs) {
   std::vector<OpId> order_after;
   for (OpId before : op.order_after) {
     if (ops_.at(before) != none) order_after.push_back(ops_[before]);
   }
-  const OpId id =
-      builder_.add_op(op.kind, attributes, map(op.inputs), map(op.outputs), order_after);
+  std::vector<ValueId> outputs = map(op.outputs);
+  outputs.insert(outputs.end(), more_outputs.begin(), more_outputs.end());
+  const OpId id = builder_.add_op(op.kind, attributes, map(op.inputs), outputs, order_after);
+  builder_.set_accumulates(id, map(op.accumulates));
   if (op.host_waits) builder_.set_host_waits(id);
   return ops_[op.id] = id;
 }

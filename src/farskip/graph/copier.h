@@ -21,9 +21,11 @@ class GraphCopier {
   std::vector<ValueId> map(std::span<const ValueId> old);
   void bind(ValueId old, ValueId replacement) { values_.at(old) = replacement; }
 
-  // Copies the op with its attributes; order_after is mapped to the copies.
+  // Copies the op with its attributes; order_after is mapped to the copies. `more_outputs`: new
+  // values that the copy makes besides.
   OpId copy(const Op& op) { return copy(op, op.attributes); }
-  OpId copy(const Op& op, const Attributes& attributes);
+  OpId copy(const Op& op, const Attributes& attributes,
+            const std::vector<ValueId>& more_outputs = {});
   Graph finish();
 
  private:

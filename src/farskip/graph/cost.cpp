@@ -1,6 +1,7 @@
 #include "farskip/graph/cost.h"
 
 #include <algorithm>
+#include <span>
 
 #include "farskip/model/routing_statistics.h"
 
@@ -11,19 +12,21 @@ double rows_of(const Graph& graph, ValueId id) {
   return graph.expected(graph.value(id).shape.at(0));
 }
 
-// Elements of an op's parameters that are matrices; a stack of expert matrices counts one expert.
-double matrix_elements(const Graph& graph, const Op& op) {
+// Elements of the matrices among an op's parameters, or among the gradients that it adds to; a
+// stack of expert matrices counts one expert.
+double matrix_elements(const Graph& graph, std::span<const ValueId> ids) {
   double total = 0;
-  for (ValueId id : op.inputs) {
+  for (ValueId id : ids) {
     const Value& value = graph.value(id);
-    if (value.kind != ValueKind::parameter || value.shape.size() < 2) continue;
+    if (value.kind == ValueKind::activation || value.shape.size() < 2) continue;
     const double elements = graph.expected_elements(id);
     total += value.shape.size() == 3 ? elements / graph.expected(value.shape[0]) : elements;
   }
   return total;
 }
 
-// Softmax over the keys is not counted: formulas.md counts the two matrix products.
+// Softmax over the keys is not counted: formulas.md counts the matrix products, two forward and
+// five backward, which computes the scores again.
 double attention_flops(const Graph& graph, const Op& op) {
   const Attributes& a = op.attributes;
   const double per_token = 2.0 * a.heads * (a.qk_head_dim + a.value_head_dim) * (a.context / 2.0);
@@ -39,9 +42,20 @@ double flops_of(const Graph& graph, const Op& op) {
     case OpKind::shared_experts:
     case OpKind::dense_mlp:
     case OpKind::head:
-      return 2.0 * rows_of(graph, op.outputs.at(0)) * matrix_elements(graph, op);
+    case OpKind::linear_gradient:
+    case OpKind::attention_prepare_gradient:
+    case OpKind::mlp_gradient:
+    case OpKind::experts_gradient:
+    case OpKind::router_gradient:
+      return 2.0 * rows_of(graph, op.outputs.at(0)) * matrix_elements(graph, op.inputs);
+    case OpKind::linear_weight_gradient:
+    case OpKind::attention_prepare_weight_gradient:
+    case OpKind::experts_weight_gradient:
+      return 2.0 * rows_of(graph, op.inputs.at(0)) * matrix_elements(graph, op.accumulates);
     case OpKind::attention_core:
       return attention_flops(graph, op);
+    case OpKind::attention_core_gradient:
+      return 2.5 * attention_flops(graph, op);
     default:
       return 0;
   }
@@ -50,17 +64,21 @@ double flops_of(const Graph& graph, const Op& op) {
 double sent_bytes(const Graph& graph, const Op& op) {
   const double ranks = op.attributes.ranks;
   const double off_rank = (ranks - 1.0) / ranks;
-  switch (op.kind) {
-    case OpKind::counts:
-      return graph.expected_bytes(op.inputs.at(0)) * off_rank;
-    case OpKind::dispatch:  // what leaves this rank equals, on average, what arrives
-    case OpKind::combine:
-      return graph.expected_bytes(op.outputs.at(0)) * off_rank;
-    case OpKind::all_reduce:
-      return graph.expected_bytes(op.outputs.at(0)) * 2.0 * off_rank;  // ring
-    default:
-      return 0;
+  if (goes_to_experts(op.kind) || comes_home(op.kind)) {
+    // What leaves this rank equals, on average, what arrives.
+    return graph.expected_bytes(op.outputs.at(0)) * off_rank;
   }
+  if (op.kind == OpKind::counts) return graph.expected_bytes(op.inputs.at(0)) * off_rank;
+  if (op.kind == OpKind::reduce_gradients) {  // a rank keeps one part of what it has
+    return graph.expected_bytes(op.outputs.at(0)) * (ranks - 1.0);
+  }
+  if (op.kind == OpKind::gather_parameters) {
+    return graph.expected_bytes(op.inputs.at(0)) * (ranks - 1.0);
+  }
+  if (op.kind == OpKind::all_reduce) {
+    return graph.expected_bytes(op.outputs.at(0)) * 2.0 * off_rank;  // ring
+  }
+  return 0;
 }
 
 // Bytes of the last `count` inputs of an op.
@@ -85,6 +103,8 @@ double bytes_read(const Graph& graph, const Op& op) {
     const double packet = graph.expected(graph.value(last).shape.back());
     return std::min(bytes_of_last(graph, op, so_far), rows_of(graph, op.outputs.at(0)) * packet);
   }
+  // Three numbers of state and a parameter for each element, the state written too.
+  if (op.kind == OpKind::update) return bytes_of_last(graph, op, op.inputs.size()) * 7.5;
   if (op.kind == OpKind::weigh) {  // all expert rows, over all chunks
     const double share =
         share_first_reached(a.experts, a.top_k, a.ranks, a.chunks - 1 - a.chunk, a.chunks);
@@ -101,6 +121,7 @@ OpCost cost_of(const Graph& graph, const Op& op) {
   cost.flops = flops_of(graph, op);
   cost.bytes_moved = bytes_read(graph, op);
   for (ValueId id : op.outputs) cost.bytes_moved += graph.expected_bytes(id);
+  for (ValueId id : op.accumulates) cost.bytes_moved += graph.expected_bytes(id);
   cost.bytes_sent = sent_bytes(graph, op);
   return cost;
 }

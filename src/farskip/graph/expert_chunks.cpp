@@ -32,10 +32,14 @@ class ExpertChunks {
         case OpKind::arrange:
         case OpKind::experts:
         case OpKind::weigh:
+        case OpKind::combine_gradient:
+        case OpKind::experts_gradient:
+        case OpKind::experts_weight_gradient:
           for (int chunk = 0; chunk < chunks_; ++chunk) add_chunk(op, chunk);
           break;
         case OpKind::combine:
-          split_combine(op);
+        case OpKind::dispatch_gradient:
+          split_into_parts(op);
           break;
         default:
           copier_.copy(op);
@@ -89,11 +93,18 @@ class ExpertChunks {
     Value value = graph_.value(whole);
     SymbolId& symbol = value.shape.at(0).symbol;
     symbol = symbol_of_chunk(symbol, attributes, chunk);
-    if (value.kind == ValueKind::parameter) {
+    if (value.kind != ValueKind::activation) {
       value.chunk = chunk;
       value.chunks = chunks_;
     }
     return copier_.builder().add_value(value);
+  }
+
+  // Ops that add to the same gradient add to the same parts of it.
+  ValueId gradient_of_chunk(ValueId whole, const Attributes& attributes, int chunk) {
+    const auto [found, first] = gradients_.try_emplace({whole, chunk}, none);
+    if (first) found->second = value_of_chunk(whole, attributes, chunk);
+    return found->second;
   }
 
   // A per-rank row may have come, and been computed, with an earlier chunk.
@@ -125,10 +136,17 @@ class ExpertChunks {
       outputs.push_back(value_of_chunk(id, op.attributes, chunk));
       chunks_of_[id].push_back(outputs.back());
     }
-    copier_.builder().add_op(op.kind, with_chunk(op, chunk), inputs_of_chunk(op, chunk), outputs);
+    const OpId id = copier_.builder().add_op(op.kind, with_chunk(op, chunk),
+                                             inputs_of_chunk(op, chunk), outputs);
+    std::vector<ValueId> gradients;
+    for (ValueId whole : op.accumulates) {
+      gradients.push_back(gradient_of_chunk(whole, op.attributes, chunk));
+    }
+    copier_.builder().set_accumulates(id, gradients);
   }
 
-  void split_combine(const Op& op) {
+  // Each chunk makes its rows of what was made whole.
+  void split_into_parts(const Op& op) {
     const ValueId whole = copier_.map(op.outputs[0]);
     for (int chunk = 0; chunk < chunks_; ++chunk) {
       add_chunk(op, chunk);
@@ -142,6 +160,7 @@ class ExpertChunks {
   GraphCopier copier_;
   std::map<ValueId, std::vector<ValueId>> chunks_of_;     // by the value that they stand for
   std::map<std::pair<SymbolId, int>, SymbolId> symbols_;  // by what they are of, and chunk
+  std::map<std::pair<ValueId, int>, ValueId> gradients_;  // the same
 };
 
 }  // namespace

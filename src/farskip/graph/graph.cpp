@@ -50,13 +50,44 @@ const char* to_string(OpKind kind) {
                                                             "join",
                                                             "all-reduce",
                                                             "final norm",
-                                                            "head"};
+                                                            "head",
+                                                            "loss",
+                                                            "loss gradient",
+                                                            "linear gradient",
+                                                            "norm gradient",
+                                                            "attention prepare gradient",
+                                                            "attention core gradient",
+                                                            "dense mlp gradient",
+                                                            "experts gradient",
+                                                            "router gradient",
+                                                            "unpermute gradient",
+                                                            "routing weights gradient",
+                                                            "permute gradient",
+                                                            "combine gradient",
+                                                            "dispatch gradient",
+                                                            "linear weight gradient",
+                                                            "norm weight gradient",
+                                                            "attention prepare weight gradient",
+                                                            "experts weight gradient",
+                                                            "embedding gradient",
+                                                            "reduce gradients",
+                                                            "gradient norm",
+                                                            "update",
+                                                            "gather parameters"};
   return names.at(static_cast<size_t>(kind));
 }
 
+bool goes_to_experts(OpKind kind) {
+  return kind == OpKind::dispatch || kind == OpKind::combine_gradient;
+}
+
+bool comes_home(OpKind kind) {
+  return kind == OpKind::combine || kind == OpKind::dispatch_gradient;
+}
+
 bool is_communication(OpKind kind) {
-  return kind == OpKind::counts || kind == OpKind::dispatch || kind == OpKind::combine ||
-         kind == OpKind::all_reduce;
+  return kind == OpKind::counts || kind == OpKind::all_reduce || kind == OpKind::reduce_gradients ||
+         kind == OpKind::gather_parameters || goes_to_experts(kind) || comes_home(kind);
 }
 
 bool is_routed(Symbol::Kind kind) {

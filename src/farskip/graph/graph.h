@@ -55,19 +55,21 @@ struct Dim {
   bool operator==(const Dim&) const = default;
 };
 
-enum class ValueKind { input, activation, parameter, gradient, state, tape };
+enum class ValueKind { input, activation, parameter, gradient };
 
-// One tensor of the step. Every value has one producer, except inputs and parameters.
+// One tensor of the step. Activations have one producer, other values none.
 struct Value {
   ValueId id = none;
   ValueKind kind = ValueKind::activation;
-  std::string name;  // parameters: the canonical weight name, e.g. "layer.3.router"
+  // Parameters and their gradients: the canonical weight name, e.g. "layer.3.router".
+  std::string name;
   DType dtype = DType::float32;
   std::vector<Dim> shape;
   OpId producer = none;
   // A part lies inside another value, behind the parts listed before it in that value's join op.
   ValueId part_of = none;
-  // Parameters: bound at run time, experts [first, last) of `chunks` even cuts of the first axis.
+  // Parameters and gradients: bound at run time, experts [first, last) of `chunks` even cuts of the
+  // first axis.
   int chunk = 0, chunks = 1;
 };
 
@@ -95,10 +97,39 @@ enum class OpKind {
   all_reduce,         // partial rows -> summed rows
   final_norm,         // rows, weight -> rows
   head,               // rows, weight -> logits
+  loss,               // logits, labels, label count -> this rank's share of the loss
+  // Backward, see differentiate.h. d: the gradient of the loss by the value named.
+  loss_gradient,               // logits, labels, label count, saved -> d logits
+  linear_gradient,             // d rows out, weight -> d rows in
+  norm_gradient,               // d normed rows, rows, weight -> d rows
+  attention_prepare_gradient,  // d q, k, v, cosines, sines, saved, weights -> d rows, deltas
+  attention_core_gradient,     // d outputs, q, k, v, outputs, saved -> d q, k, v
+  mlp_gradient,                // d rows out, saved, weights -> d rows in, deltas, activated
+  experts_gradient,            // the same, with rows per expert
+  router_gradient,             // d routing weights, chosen, saved, weight -> d rows, d logits
+  unpermute_gradient,          // d routed output, inverse order, weights -> d rows
+  routing_weights_gradient,    // d routed output, rows, inverse order -> d routing weights
+  permute_gradient,            // d rows to send, inverse order -> d normed rows
+  combine_gradient,            // d combined rows, counts -> d expert rows (all-to-all)
+  dispatch_gradient,           // d received rows, counts -> d rows to send (all-to-all)
+  // These add to the gradients of parameters.
+  linear_weight_gradient,             // d rows out, rows in
+  norm_weight_gradient,               // d normed rows, rows
+  attention_prepare_weight_gradient,  // rows in, deltas, saved, norms
+  experts_weight_gradient,            // rows in, deltas, activated, d rows out, rows per expert
+  embedding_gradient,                 // d embedding rows, input_ids
+  // Update, see update.h.
+  reduce_gradients,   // gradients of a bucket -> this rank's part of their sum (reduce-scatter)
+  gradient_norm,      // parts, gradients -> the sum of their squares
+  update,             // a part or gradients, the sum of squares -> a part of new parameters
+  gather_parameters,  // parts of new parameters -> the parameters of a bucket (all-gather)
 };
-inline constexpr int op_kind_count = static_cast<int>(OpKind::head) + 1;
+inline constexpr int op_kind_count = static_cast<int>(OpKind::gather_parameters) + 1;
 const char* to_string(OpKind kind);
 bool is_communication(OpKind kind);
+// Whether rows go from their tokens' rank to their experts', as in dispatch; and the way back.
+bool goes_to_experts(OpKind kind);
+bool comes_home(OpKind kind);
 
 enum class DispatchForm { per_expert, per_rank };
 enum class RoutingMode { model, balanced, replay };
@@ -111,6 +142,7 @@ struct Attributes {
   int micro_batch = 0;
   int chunk = 0, chunks = 1;  // expert chunks
   int piece = 0, pieces = 1;  // cuts of a large op by rows or sequences
+  int bucket = 0;             // of parameters
   RoutingMode routing = RoutingMode::model;
   DispatchForm dispatch = DispatchForm::per_expert;
   // communication: how rows spread over ranks.
@@ -132,6 +164,9 @@ struct Op {
   OpKind kind = OpKind::sum;
   Attributes attributes;
   std::vector<ValueId> inputs, outputs;
+  // Gradients that the op adds to. Ops add to one gradient in program order, and ops that read it
+  // come after all that are listed before them.
+  std::vector<ValueId> accumulates;
   std::vector<OpId> order_after;  // must run after these though no value says so
   Lane lane = Lane::compute;
   bool host_waits = false;  // binds symbols: the host needs its result before it can go on
@@ -194,6 +229,8 @@ class GraphBuilder {
   // communication lane. Throws GraphError.
   OpId add_op(OpKind kind, Attributes attributes, std::vector<ValueId> inputs,
               std::vector<ValueId> outputs, std::vector<OpId> order_after = {});
+  // The op adds to these gradients. Throws GraphError for a value of another kind.
+  void set_accumulates(OpId op, std::vector<ValueId> gradients);
   // The host needs the op's result to go on; it binds the row symbols of its layer.
   void set_host_waits(OpId op) { graph_.ops_.at(op).host_waits = true; }
   void set_part_of(ValueId part, ValueId whole) { graph_.values_.at(part).part_of = whole; }
@@ -205,6 +242,7 @@ class GraphBuilder {
   const Op& op(OpId id) const { return graph_.ops_.at(id); }
   const Value& value(ValueId id) const { return graph_.values_.at(id); }
   const Symbol& symbol(SymbolId id) const { return graph_.symbols_.at(id); }
+  std::span<const Symbol> symbols() const { return graph_.symbols_; }
   int op_count() const { return static_cast<int>(graph_.ops_.size()); }
 
   // Derives consumers, predecessors and the hash, and checks the invariants: every activation has

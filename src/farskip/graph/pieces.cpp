@@ -10,10 +10,23 @@
 namespace farskip {
 namespace {
 
+bool is_cut_by_sequences(OpKind kind) {
+  return kind == OpKind::attention_core || kind == OpKind::attention_core_gradient;
+}
+
 bool can_be_cut(OpKind kind) {
-  return kind == OpKind::attention_prepare || kind == OpKind::attention_core ||
-         kind == OpKind::output_projection || kind == OpKind::shared_experts ||
-         kind == OpKind::dense_mlp;
+  switch (kind) {
+    case OpKind::attention_prepare:
+    case OpKind::output_projection:
+    case OpKind::shared_experts:
+    case OpKind::dense_mlp:
+    case OpKind::attention_prepare_gradient:
+    case OpKind::linear_gradient:
+    case OpKind::mlp_gradient:
+      return true;
+    default:
+      return is_cut_by_sequences(kind);
+  }
 }
 
 class Pieces {
@@ -49,7 +62,7 @@ class Pieces {
   }
 
   void cut(const Op& op) {
-    const bool by_sequences = op.kind == OpKind::attention_core;
+    const bool by_sequences = is_cut_by_sequences(op.kind);
     const std::vector<ValueId> wholes = copier_.map(op.outputs);
     std::vector<std::vector<ValueId>> parts(wholes.size());
     for (int piece = 0; piece < pieces_; ++piece) {

@@ -21,8 +21,9 @@ Graph merge_reductions(const Graph& graph);
 // single rank, which dispatches nothing, stays as it is.
 Graph expert_chunks(const Graph& graph, int chunks);
 
-// Attention, output projection, shared experts and dense MLPs in n pieces: attention cores by
-// sequences, the others by rows. Keeps bits where a kernel's bits do not depend on its row count.
+// Attention, output projection, shared experts and dense MLPs in n pieces, and the gradients by
+// what they read: attention cores by sequences, the others by rows. Keeps bits where a kernel's
+// bits do not depend on its row count.
 Graph pieces(const Graph& graph, int pieces);
 
 }  // namespace farskip

@@ -55,7 +55,7 @@ class TwoBatch {
   ValueId value(ValueId old, int micro_batch, std::vector<ValueId>& mapped) {
     if (mapped[old] != none) return mapped[old];
     Value copy = graph_.value(old);
-    if (copy.kind == ValueKind::parameter) {
+    if (copy.kind == ValueKind::parameter || copy.kind == ValueKind::gradient) {
       if (values_[old] == none) values_[old] = builder_.add_value(copy);
       return mapped[old] = values_[old];
     }
@@ -71,17 +71,20 @@ class TwoBatch {
   void copy(const Op& op, int micro_batch, std::vector<ValueId>& mapped) {
     Attributes attributes = op.attributes;
     attributes.micro_batch = micro_batch;
-    std::vector<ValueId> inputs, outputs;
-    for (ValueId id : op.inputs) inputs.push_back(value(id, micro_batch, mapped));
-    for (ValueId id : op.outputs) outputs.push_back(value(id, micro_batch, mapped));
-    const OpId id = builder_.add_op(op.kind, attributes, inputs, outputs);
+    auto map = [&](const std::vector<ValueId>& old) {
+      std::vector<ValueId> ids;
+      for (ValueId id : old) ids.push_back(value(id, micro_batch, mapped));
+      return ids;
+    };
+    const OpId id = builder_.add_op(op.kind, attributes, map(op.inputs), map(op.outputs));
+    builder_.set_accumulates(id, map(op.accumulates));
     if (op.host_waits) builder_.set_host_waits(id);
   }
 
   const Graph& graph_;
   GraphBuilder builder_;
   std::vector<SymbolId> symbols_;  // of the second micro-batch
-  std::vector<ValueId> values_;    // parameters, which both share
+  std::vector<ValueId> values_;    // parameters and gradients, which both share
 };
 
 }  // namespace

@@ -5,7 +5,8 @@
 
 #include <array>
 #include <cmath>
-#include <set>
+#include <functional>
+#include <utility>
 
 #include "farskip/base/error.h"
 #include "farskip/base/hash.h"
@@ -59,10 +60,16 @@ void fill(Scalar* values, int64_t count, double deviation, uint64_t seed,
   }
 }
 
+// The standard deviation of a weight that is neither of a norm nor a bias.
+using Deviation = std::function<double(const WeightSpec&)>;
+
 class Generator {
  public:
-  Generator(uint64_t seed, at::Device device)
-      : seed_(seed), device_(device), normal_(make_normal_table()) {}
+  Generator(Deviation deviation, uint64_t seed, at::Device device)
+      : deviation_(std::move(deviation)),
+        seed_(seed),
+        device_(device),
+        normal_(make_normal_table()) {}
 
   at::Tensor replicated(const WeightSpec& spec) const {
     if (spec.role == WeightRole::norm) return constant(spec, 1.0);
@@ -91,9 +98,7 @@ class Generator {
   }
 
   void draw(const at::Tensor& weight, const WeightSpec& spec, const std::string& name) const {
-    const double deviation = spec.role == WeightRole::embedding
-                                 ? 1.0
-                                 : 1.0 / std::sqrt(static_cast<double>(spec.shape.back()));
+    const double deviation = deviation_(spec);
     const uint64_t seed = seed_for(seed_, name);
     if (!weight.is_cpu()) {
       at::Generator generator = at::globalContext().defaultGenerator(device_).clone();
@@ -106,18 +111,16 @@ class Generator {
     });
   }
 
+  Deviation deviation_;
   uint64_t seed_;
   at::Device device_;
   NormalTable normal_;
 };
 
-}  // namespace
-
-std::vector<Weights> random_weights(const ModelConfig& config, const Placement& placement,
-                                    std::span<const int> ranks, at::ScalarType dtype, uint64_t seed,
-                                    at::Device device) {
+std::vector<Weights> draw_weights(const Generator& generator, const ModelConfig& config,
+                                  const Placement& placement, std::span<const int> ranks,
+                                  at::ScalarType dtype) {
   std::vector<Weights> weights(ranks.size());
-  const Generator generator(seed, device);
   for (size_t r = 0; r < ranks.size(); ++r) {
     for (const WeightSpec& spec : weight_specs(config, placement, ranks[r], dtype)) {
       at::Tensor& weight = weights[r][spec.name];
@@ -132,9 +135,43 @@ std::vector<Weights> random_weights(const ModelConfig& config, const Placement& 
   return weights;
 }
 
+double deviation_that_keeps_size(const WeightSpec& spec) {
+  if (spec.role == WeightRole::embedding) return 1.0;
+  return 1.0 / std::sqrt(static_cast<double>(spec.shape.back()));
+}
+
+// What a layer adds to the residual stream comes out of these.
+bool is_output_projection(const WeightSpec& spec) {
+  return spec.name.ends_with(".down") || spec.name.ends_with("attention.output");
+}
+
+}  // namespace
+
+std::vector<Weights> random_weights(const ModelConfig& config, const Placement& placement,
+                                    std::span<const int> ranks, at::ScalarType dtype, uint64_t seed,
+                                    at::Device device) {
+  const Generator generator(deviation_that_keeps_size, seed, device);
+  return draw_weights(generator, config, placement, ranks, dtype);
+}
+
 Weights random_weights(const ModelConfig& config, const Placement& placement, int rank,
                        at::ScalarType dtype, uint64_t seed) {
   return std::move(random_weights(config, placement, std::span(&rank, 1), dtype, seed).front());
+}
+
+std::vector<Weights> initial_weights(const ModelConfig& config, const Placement& placement,
+                                     std::span<const int> ranks, at::ScalarType dtype,
+                                     uint64_t seed, double deviation, at::Device device) {
+  if (!(deviation > 0 && std::isfinite(deviation))) {
+    throw ConfigError("wrong value", {.where = "initial weights: standard deviation",
+                                      .expected = "a number above 0",
+                                      .found = std::to_string(deviation)});
+  }
+  const double of_outputs = deviation / std::sqrt(2.0 * config.layer_count());
+  const Generator generator(
+      [=](const WeightSpec& spec) { return is_output_projection(spec) ? of_outputs : deviation; },
+      seed, device);
+  return draw_weights(generator, config, placement, ranks, dtype);
 }
 
 }  // namespace farskip

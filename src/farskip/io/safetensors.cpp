@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "farskip/base/error.h"
+#include "farskip/io/safetensors_writer.h"
 
 namespace farskip {
 namespace {
@@ -16,8 +17,6 @@ namespace {
 constexpr std::array<at::ScalarType, 12> scalar_types = {
     at::kDouble, at::kFloat, at::kHalf,  at::kBFloat16, at::kFloat8_e4m3fn, at::kFloat8_e5m2,
     at::kLong,   at::kInt,   at::kShort, at::kChar,     at::kByte,          at::kBool};
-
-at::Tensor as_stored(const at::Tensor& tensor) { return tensor.detach().cpu().contiguous(); }
 
 }  // namespace
 
@@ -103,15 +102,8 @@ void write_safetensors(const std::filesystem::path& path, std::span<const NamedT
                        .shape = named.tensor.sizes().vec()});
     by_name.emplace(named.name, &named.tensor);
   }
-  const std::string header = format_safetensors_header(entries, metadata, path.string());
-  write_file_atomically(path, [&](OutputFile& file) {
-    file.write(header);
-    for (const StoredTensor& entry : entries) {
-      const at::Tensor stored = as_stored(*by_name.at(entry.name));
-      file.write({static_cast<const std::byte*>(stored.const_data_ptr()),
-                  static_cast<size_t>(entry.end - entry.begin)});
-    }
-  });
+  stream_safetensors(path, std::move(entries), metadata,
+                     [&](const StoredTensor& entry) { return *by_name.at(entry.name); });
 }
 
 }  // namespace farskip

@@ -43,4 +43,14 @@ std::vector<Weights> random_weights(const ModelConfig& config, const Placement& 
 Weights random_weights(const ModelConfig& config, const Placement& placement, int rank,
                        at::ScalarType dtype, uint64_t seed);
 
+// Weights to train from the beginning: normal with the given standard deviation, and with
+// 1 / sqrt(2 layers) of it in attention.output and every down, so that the residual stream does not
+// grow with depth (GPT-2); norms one, biases zero. Else as random_weights: the same values whatever
+// ranks and placement, and replicated weights shared by the ranks, each of which must copy them
+// before it changes them. Throws ConfigError for a deviation that is not above 0.
+std::vector<Weights> initial_weights(const ModelConfig& config, const Placement& placement,
+                                     std::span<const int> ranks, at::ScalarType dtype,
+                                     uint64_t seed, double deviation = 0.02,
+                                     at::Device device = at::kCPU);
+
 }  // namespace farskip

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "farskip/base/error.h"
+#include "farskip/base/files.h"
 
 namespace farskip {
 namespace {
@@ -50,20 +51,35 @@ std::string suggestions(const std::string& wanted) {
 
 }  // namespace
 
-ModelConfig load_model(const std::string& name_or_path) {
+namespace {
+
+bool is_path(const std::string& name_or_path) {
   std::error_code ignored;
-  if (!name_or_path.empty() && std::filesystem::exists(name_or_path, ignored)) {
-    return read_model_config(name_or_path);
-  }
-  const std::string wanted = lower(name_or_path);
-  for (const BuiltinModel& model : builtin_models()) {
-    if (model.name != wanted) continue;
-    const std::string name(model.name);
-    return parse_model_config(std::string(model.json), "built-in model " + name, name);
-  }
-  throw ConfigError("unknown model", {.where = name_or_path.substr(0, 200),
+  return !name_or_path.empty() && std::filesystem::exists(name_or_path, ignored);
+}
+
+const BuiltinModel& find_builtin(const std::string& name) {
+  const std::string wanted = lower(name);
+  const auto found = std::ranges::find(builtin_models(), wanted, &BuiltinModel::name);
+  if (found != builtin_models().end()) return *found;
+  throw ConfigError("unknown model", {.where = name.substr(0, 200),
                                       .expected = "a config.json, a folder with one, or a name",
-                                      .hint = suggestions(name_or_path)});
+                                      .hint = suggestions(name)});
+}
+
+}  // namespace
+
+ModelConfig load_model(const std::string& name_or_path) {
+  if (is_path(name_or_path)) return read_model_config(name_or_path);
+  const BuiltinModel& model = find_builtin(name_or_path);
+  const std::string name(model.name);
+  return parse_model_config(std::string(model.json), "built-in model " + name, name);
+}
+
+std::string load_model_text(const std::string& name_or_path) {
+  if (!is_path(name_or_path)) return std::string(find_builtin(name_or_path).json);
+  const std::filesystem::path path = name_or_path;
+  return read_file(std::filesystem::is_directory(path) ? path / "config.json" : path);
 }
 
 }  // namespace farskip

@@ -21,5 +21,7 @@ std::span<const BuiltinModel> builtin_models();
 // what exists as a path is taken as one. Throws ConfigError listing close names where it is
 // neither, and what read_model_config throws.
 ModelConfig load_model(const std::string& name_or_path);
+// The config.json behind it, as it stands. Throws as load_model.
+std::string load_model_text(const std::string& name_or_path);
 
 }  // namespace farskip

@@ -13,9 +13,9 @@
 #include "farskip/nn/gpu.h"
 #include "farskip/nn/linear.h"
 #include "farskip/nn/norm.h"
+#include "farskip/nn/sequences.h"
 
 namespace farskip {
-namespace {
 
 void check_supported(const AttentionConfig& config) {
   const bool windows = std::any_of(config.window.begin(), config.window.end(),
@@ -35,6 +35,8 @@ void check_supported(const AttentionConfig& config) {
                           .hint = {}});
 }
 
+namespace {
+
 // Columns [first, first + heads * dim) of x [T, columns] as [T, heads, dim], without a copy.
 at::Tensor heads_of(const at::Tensor& x, int64_t first, int64_t heads, int64_t dim) {
   return x.narrow(1, first, heads * dim).unflatten(1, {heads, dim});
@@ -42,13 +44,15 @@ at::Tensor heads_of(const at::Tensor& x, int64_t first, int64_t heads, int64_t d
 
 void clip_(const at::Tensor& x, double limit) { at::Tensor(x).clamp_(-limit, limit); }
 
+// `first`: where the first product is kept, or null.
 AttentionInputs prepare_grouped(const ModelConfig& config, const AttentionWeights& weights,
-                                const at::Tensor& x, const RopeTable& rope) {
+                                const at::Tensor& x, const RopeTable& rope, at::Tensor* first) {
   const AttentionConfig& attention = config.attention;
   const int64_t dim = attention.head_dim;
   const int64_t q_width = attention.heads * dim, kv_width = attention.kv_heads * dim;
   require_shape(weights.qkv, {q_width + 2 * kv_width, x.size(1)}, "attention.qkv");
   const at::Tensor qkv = linear(x, weights.qkv);
+  if (first && attention.qk_norm != AttentionConfig::QkNorm::none) *first = qkv.clone();
   const AttentionInputs inputs{heads_of(qkv, 0, attention.heads, dim),
                                heads_of(qkv, q_width, attention.kv_heads, dim),
                                heads_of(qkv, q_width + kv_width, attention.kv_heads, dim)};
@@ -86,7 +90,7 @@ at::Tensor latent_q(const AttentionConfig& attention, const AttentionWeights& we
 }
 
 AttentionInputs prepare_latent(const ModelConfig& config, const AttentionWeights& weights,
-                               const at::Tensor& x, const RopeTable& rope) {
+                               const at::Tensor& x, const RopeTable& rope, at::Tensor* first) {
   const AttentionConfig& attention = config.attention;
   const int64_t heads = attention.heads, nope = attention.qk_nope_head_dim;
   const int64_t rotated = attention.qk_rope_head_dim, value = attention.v_head_dim;
@@ -97,6 +101,7 @@ AttentionInputs prepare_latent(const ModelConfig& config, const AttentionWeights
   require_shape(weights.kv_b, {heads * (nope + value), latent}, "attention.kv_b");
 
   const at::Tensor compressed = linear(x, weights.q_kv_a);
+  if (first) *first = compressed;  // the rotation leaves what norms read alone
   const at::Tensor q = latent_q(attention, weights, compressed);
   const at::Tensor normed =
       rms_norm(compressed.narrow(1, q_width, latent), weights.kv_a_norm, attention.lora_norm_eps);
@@ -116,6 +121,15 @@ AttentionInputs prepare_latent(const ModelConfig& config, const AttentionWeights
   return {q, k, kv.narrow(2, nope, value)};
 }
 
+AttentionInputs prepare(const ModelConfig& config, const AttentionWeights& weights,
+                        const at::Tensor& x, const RopeTable& rope, at::Tensor* first) {
+  check_supported(config.attention);
+  require_shape(x, {-1, config.hidden}, "attention input");
+  const bool latent = config.attention.kind == AttentionConfig::Kind::latent;
+  return latent ? prepare_latent(config, weights, x, rope, first)
+                : prepare_grouped(config, weights, x, rope, first);
+}
+
 // Sequences of one length: q [B, S, heads, qk], k [B, S, kv, qk], v [B, S, kv, value] -> out
 // [B, S, heads, value].
 void attend(const at::Tensor& out, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
@@ -132,30 +146,19 @@ void attend(const at::Tensor& out, const at::Tensor& q, const at::Tensor& k, con
   out.copy_(by_heads(result.narrow(3, 0, value)));
 }
 
-void check_lengths(const std::vector<int64_t>& lengths, int64_t tokens) {
-  int64_t left = tokens;
-  for (const int64_t length : lengths) {
-    if (length < 0 || length > left) left = -1;
-    if (left < 0) break;
-    left -= length;
-  }
-  if (left == 0) return;
-  throw Error("sequence lengths do not fit the tokens",
-              {.where = "lengths",
-               .expected = "numbers of 0 and more that sum to " + std::to_string(tokens),
-               .found = left < 0 ? "a negative one or a larger sum" : "a smaller sum",
-               .hint = {}});
-}
-
 }  // namespace
 
 AttentionInputs attention_prepare(const ModelConfig& config, const AttentionWeights& weights,
                                   const at::Tensor& x, const RopeTable& rope) {
-  check_supported(config.attention);
-  require_shape(x, {-1, config.hidden}, "attention input");
-  const bool latent = config.attention.kind == AttentionConfig::Kind::latent;
-  return latent ? prepare_latent(config, weights, x, rope)
-                : prepare_grouped(config, weights, x, rope);
+  return prepare(config, weights, x, rope, nullptr);
+}
+
+AttentionPrepared attention_prepare_saving(const ModelConfig& config,
+                                           const AttentionWeights& weights, const at::Tensor& x,
+                                           const RopeTable& rope) {
+  AttentionPrepared prepared;
+  prepared.inputs = prepare(config, weights, x, rope, &prepared.first);
+  return prepared;
 }
 
 at::Tensor attention_core(const AttentionInputs& inputs, const std::vector<int64_t>& lengths,
@@ -168,35 +171,27 @@ at::Tensor attention_core(const AttentionInputs& inputs, const std::vector<int64
   return out;
 }
 
-void attention_core_out(const at::Tensor& out, const AttentionInputs& inputs,
-                        const std::vector<int64_t>& lengths, double scale) {
+void check_attention(const AttentionInputs& inputs, const at::Tensor& out) {
   const auto& [q, k, v] = inputs;
   require_shape(q, {-1, -1, -1}, "attention q");
   require_shape(k, {q.size(0), -1, q.size(2)}, "attention k");
   require_shape(v, {q.size(0), k.size(1), -1}, "attention v");
   require_shape(out, {q.size(0), q.size(1) * v.size(2)}, "attention output");
-  if (k.size(1) == 0 || q.size(1) % k.size(1) != 0) {
-    throw Error("query heads do not divide over key heads",
-                {.where = "attention q",
-                 .expected = "a multiple of " + std::to_string(k.size(1)) + " heads",
-                 .found = std::to_string(q.size(1)),
-                 .hint = {}});
-  }
-  check_lengths(lengths, q.size(0));
+  if (k.size(1) > 0 && q.size(1) % k.size(1) == 0) return;
+  throw Error("query heads do not divide over key heads",
+              {.where = "attention q",
+               .expected = "a multiple of " + std::to_string(k.size(1)) + " heads",
+               .found = std::to_string(q.size(1)),
+               .hint = {}});
+}
+
+void attention_core_out(const at::Tensor& out, const AttentionInputs& inputs,
+                        const std::vector<int64_t>& lengths, double scale) {
+  check_attention(inputs, out);
+  const auto& [q, k, v] = inputs;
   const at::Tensor heads = out.unflatten(1, {q.size(1), v.size(2)});
-  int64_t first = 0;
-  for (size_t i = 0; i < lengths.size();) {
-    const int64_t length = lengths[i];
-    // A device takes neighbours of one length at once; a CPU's cache likes them one by one.
-    size_t end = i + 1;
-    while (!q.is_cpu() && end < lengths.size() && lengths[end] == length) ++end;
-    const int64_t batch = static_cast<int64_t>(end - i);
-    const auto sequences = [&](const at::Tensor& x) {
-      return x.narrow(0, first, batch * length).unflatten(0, {batch, length});
-    };
-    if (length > 0) attend(sequences(heads), sequences(q), sequences(k), sequences(v), scale);
-    first += batch * length;
-    i = end;
+  for (const SequenceGroup& group : group_sequences(lengths, q.size(0), q.is_cpu())) {
+    attend(group.of(heads), group.of(q), group.of(k), group.of(v), scale);
   }
 }
 

@@ -21,6 +21,9 @@ struct AttentionWeights {
   at::Tensor kv_b;            // latent: [heads (nope + v), kv_lora], per head nope then v
 };
 
+// Throws UnsupportedError for attention that has no kernels here.
+void check_supported(const AttentionConfig& config);
+
 // What the attention core reads. Last dimensions are dense, the others may be strided.
 struct AttentionInputs {
   at::Tensor q;  // [T, heads, qk]
@@ -34,6 +37,16 @@ struct AttentionInputs {
 AttentionInputs attention_prepare(const ModelConfig& config, const AttentionWeights& weights,
                                   const at::Tensor& x, const RopeTable& rope);
 
+// The same, and the product of x with qkv or q_kv_a before norms, clipping and rotation change what
+// norms read of it: its gradient needs it. Undefined for attention without norms.
+struct AttentionPrepared {
+  AttentionInputs inputs;
+  at::Tensor first;  // [T, width]
+};
+AttentionPrepared attention_prepare_saving(const ModelConfig& config,
+                                           const AttentionWeights& weights, const at::Tensor& x,
+                                           const RopeTable& rope);
+
 // softmax(scale q k^T) v under a causal mask, for every sequence on its own: tokens are flat,
 // `lengths` cuts them into sequences (zeros allowed), each computed separately, so its bits do not
 // depend on the others. Heads share k and v in groups where k has fewer. Result
@@ -44,5 +57,8 @@ at::Tensor attention_core(const AttentionInputs& inputs, const std::vector<int64
 // As attention_core, into `out` [T, heads * value head].
 void attention_core_out(const at::Tensor& out, const AttentionInputs& inputs,
                         const std::vector<int64_t>& lengths, double scale);
+
+// Throws Error unless q, k, v and the attention's output fit each other.
+void check_attention(const AttentionInputs& inputs, const at::Tensor& out);
 
 }  // namespace farskip

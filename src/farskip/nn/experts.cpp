@@ -1,6 +1,7 @@
 #include "farskip/nn/experts.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 
 #include <algorithm>
 #include <string>
@@ -56,34 +57,37 @@ std::vector<ExpertBlocks> locate(const at::Tensor& counts, int64_t row_count) {
   return experts;
 }
 
-// Scratch tensors, made once for the busiest expert.
+// Scratch tensors, made once for the busiest expert; products of all of them where they are kept.
 struct Scratch {
   at::Tensor rows, product, activated, result;
+  bool keeps_products = false;
 };
 
 Scratch make_scratch(const std::vector<ExpertBlocks>& experts, const at::Tensor& rows,
-                     int64_t width) {
+                     int64_t width, bool keep_products) {
   int64_t most = 0, most_scattered = 0;
   for (const ExpertBlocks& expert : experts) {
     most = std::max(most, expert.rows);
     if (expert.blocks.size() > 1) most_scattered = std::max(most_scattered, expert.rows);
   }
   return {at::empty({most_scattered, rows.size(1)}, rows.options()),
-          at::empty({most, 2 * width}, rows.options()), at::empty({most, width}, rows.options()),
-          at::empty({most_scattered, rows.size(1)}, rows.options())};
+          at::empty({keep_products ? rows.size(0) : most, 2 * width}, rows.options()),
+          at::empty({most, width}, rows.options()),
+          at::empty({most_scattered, rows.size(1)}, rows.options()), keep_products};
 }
 
 // One expert on all its rows. Those of several source ranks are brought together first; those of
-// one rank are read and written where they lie.
+// one rank are read and written where they lie. `before`: rows of the experts before this one.
 void compute_expert(const at::Tensor& out, const at::Tensor& rows, const ExpertBlocks& expert,
-                    const Scratch& scratch, const at::Tensor& gate_up, const at::Tensor& down) {
+                    int64_t before, const Scratch& scratch, const at::Tensor& gate_up,
+                    const at::Tensor& down) {
   const bool scattered = expert.blocks.size() > 1;
   const int64_t first = expert.blocks[0].first, count = expert.rows;
   const at::Tensor input =
       (scattered ? scratch.rows : rows).narrow(0, scattered ? 0 : first, count);
   const at::Tensor result =
       (scattered ? scratch.result : out).narrow(0, scattered ? 0 : first, count);
-  const at::Tensor product = scratch.product.narrow(0, 0, count);
+  const at::Tensor product = scratch.product.narrow(0, scratch.keeps_products ? before : 0, count);
   const at::Tensor activated = scratch.activated.narrow(0, 0, count);
   if (scattered) {
     int64_t next = 0;
@@ -104,15 +108,41 @@ void compute_expert(const at::Tensor& out, const at::Tensor& rows, const ExpertB
   }
 }
 
-}  // namespace
+ExpertsOutput compute(const at::Tensor& rows, const at::Tensor& counts, const at::Tensor& gate_up,
+                      const at::Tensor& down, bool keep_products) {
+  const std::vector<ExpertBlocks> located = locate(counts, rows.size(0));
+  const Scratch scratch = make_scratch(located, rows, down.size(2), keep_products);
+  const at::Tensor out = at::empty({rows.size(0), rows.size(1)}, rows.options());
+  int64_t before = 0;
+  for (size_t e = 0; e < located.size(); ++e) {
+    if (located[e].rows == 0) continue;
+    compute_expert(out, rows, located[e], before, scratch, gate_up.select(0, e), down.select(0, e));
+    before += located[e].rows;
+  }
+  return {out, scratch.product};
+}
 
-at::Tensor experts(const at::Tensor& rows, const at::Tensor& counts, const at::Tensor& gate_up,
-                   const at::Tensor& down, int64_t first_expert) {
+void check(const at::Tensor& rows, const at::Tensor& counts, const at::Tensor& gate_up,
+           const at::Tensor& down) {
   require_shape(rows, {-1, -1}, "experts rows");
   require_shape(down, {-1, rows.size(1), -1}, "experts down");
   require_shape(gate_up, {down.size(0), 2 * down.size(2), rows.size(1)}, "experts gate_up");
   require_shape(counts, {-1, -1}, "experts counts");
   require_dtype(counts, at::kLong, "experts counts");
+}
+
+ExpertsOutput run(const at::Tensor& rows, const at::Tensor& counts, const at::Tensor& gate_up,
+                  const at::Tensor& down, bool keep_products) {
+  if (rows.is_cpu()) return compute(rows, counts, gate_up, down, keep_products);
+  if (rows.size(0) > 0) return tensor_ops::experts(rows, counts, gate_up, down);
+  return {at::empty_like(rows), at::empty({0, gate_up.size(1)}, rows.options())};
+}
+
+}  // namespace
+
+at::Tensor experts(const at::Tensor& rows, const at::Tensor& counts, const at::Tensor& gate_up,
+                   const at::Tensor& down, int64_t first_expert) {
+  check(rows, counts, gate_up, down);
   if (first_expert < 0 || counts.size(1) > down.size(0) - first_expert) {
     throw Error("experts lie outside of the weights",
                 {.where = "experts first_expert",
@@ -121,22 +151,17 @@ at::Tensor experts(const at::Tensor& rows, const at::Tensor& counts, const at::T
                           std::to_string(first_expert + counts.size(1)),
                  .hint = {}});
   }
-  if (!rows.is_cpu() && rows.size(0) > 0) {
-    const auto part = [&](const at::Tensor& weights) {
-      return weights.narrow(0, first_expert, counts.size(1));
-    };
-    return tensor_ops::experts(rows, counts, part(gate_up), part(down));
-  }
-  at::Tensor out = at::empty({rows.size(0), rows.size(1)}, rows.options());
-  if (rows.size(0) == 0 && !rows.is_cpu()) return out;
-  const std::vector<ExpertBlocks> located = locate(counts, rows.size(0));
-  const Scratch scratch = make_scratch(located, rows, down.size(2));
-  for (size_t e = 0; e < located.size(); ++e) {
-    if (located[e].rows == 0) continue;
-    compute_expert(out, rows, located[e], scratch, gate_up.select(0, first_expert + e),
-                   down.select(0, first_expert + e));
-  }
-  return out;
+  const auto part = [&](const at::Tensor& weights) {
+    return weights.narrow(0, first_expert, counts.size(1));
+  };
+  return run(rows, counts, part(gate_up), part(down), false).rows;
+}
+
+ExpertsOutput experts_saving(const at::Tensor& rows, const at::Tensor& counts,
+                             const at::Tensor& gate_up, const at::Tensor& down) {
+  check(rows, counts, gate_up, down);
+  require_shape(counts, {-1, down.size(0)}, "experts counts");
+  return run(rows, counts, gate_up, down, true);
 }
 
 }  // namespace farskip

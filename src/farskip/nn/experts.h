@@ -16,4 +16,12 @@ namespace farskip {
 at::Tensor experts(const at::Tensor& rows, const at::Tensor& counts, const at::Tensor& gate_up,
                    const at::Tensor& down, int64_t first_expert = 0);
 
+// The same, keeping what the gradient needs, with the weights of just the E experts.
+struct ExpertsOutput {
+  at::Tensor rows;      // [N, H], as experts
+  at::Tensor products;  // [N, 2I]: x gate_up^T, by expert and then source rank
+};
+ExpertsOutput experts_saving(const at::Tensor& rows, const at::Tensor& counts,
+                             const at::Tensor& gate_up, const at::Tensor& down);
+
 }  // namespace farskip

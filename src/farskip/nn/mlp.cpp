@@ -34,11 +34,18 @@ at::Tensor swiglu(const at::Tensor& x, const at::Tensor& gate_up, const at::Tens
 
 void swiglu_out(const at::Tensor& out, const at::Tensor& x, const at::Tensor& gate_up,
                 const at::Tensor& down) {
+  require_shape(gate_up, {-1, -1}, "mlp gate_up");
+  const at::Tensor products = at::empty({x.size(0), gate_up.size(0)}, x.options());
+  swiglu_saving_out(out, products, x, gate_up, down);
+}
+
+void swiglu_saving_out(const at::Tensor& out, const at::Tensor& products, const at::Tensor& x,
+                       const at::Tensor& gate_up, const at::Tensor& down) {
   require_shape(down, {-1, -1}, "mlp down");
   require_shape(gate_up, {2 * down.size(1), -1}, "mlp gate_up");
-  const at::Tensor product = linear(x, gate_up);
+  linear_out(products, x, gate_up);
   const at::Tensor activated = at::empty({x.size(0), down.size(1)}, x.options());
-  silu_multiply_out(activated, product);
+  silu_multiply_out(activated, products);
   linear_out(out, activated, down);
 }
 

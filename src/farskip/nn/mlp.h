@@ -17,4 +17,8 @@ at::Tensor swiglu(const at::Tensor& x, const at::Tensor& gate_up, const at::Tens
 void swiglu_out(const at::Tensor& out, const at::Tensor& x, const at::Tensor& gate_up,
                 const at::Tensor& down);
 
+// As swiglu_out, keeping x gate_up^T in `products` [rows, 2S], which its gradient needs.
+void swiglu_saving_out(const at::Tensor& out, const at::Tensor& products, const at::Tensor& x,
+                       const at::Tensor& gate_up, const at::Tensor& down);
+
 }  // namespace farskip

@@ -1,14 +1,12 @@
 #include "farskip/nn/tensor_ops.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/_grouped_mm.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/argsort.h>
 #include <ATen/ops/cos.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/ones_like.h>
-#include <ATen/ops/repeat_interleave.h>
 #include <ATen/ops/rsqrt.h>
 #include <ATen/ops/sigmoid.h>
 #include <ATen/ops/sin.h>
@@ -22,10 +20,8 @@
 
 #include <tuple>
 
-#include "farskip/cuda/expert_order.h"
-#include "farskip/cuda/permutation.h"
 #include "farskip/model/packet.h"
-#include "farskip/nn/gpu.h"
+#include "farskip/nn/expert_rows.h"
 #include "farskip/nn/mlp.h"
 
 namespace farskip::tensor_ops {
@@ -134,43 +130,15 @@ RopeTable rope_table(const RopeFrequencies& frequencies, const at::Tensor& posit
   return {at::cos(angles) * frequencies.magnitude, at::sin(angles) * frequencies.magnitude};
 }
 
-namespace {
-
-// As cuda::order_by_expert. Sizes are known to the host, so nothing waits for the device.
-cuda::ExpertOrder order_by_expert(const at::Tensor& counts, int64_t rows) {
-  if (counts.is_cuda() && cuda_is_built()) return cuda::order_by_expert(counts, rows);
-  cuda::ExpertOrder result{
-      .order = {}, .inverse = {}, .ends = counts.sum(0).cumsum(0).to(at::kInt)};
-  if (counts.size(0) == 1 || counts.size(1) == 1) return result;
-  const at::Tensor sizes = counts.flatten();
-  const at::Tensor firsts = (sizes.cumsum(0) - sizes).view_as(counts).t().flatten();
-  const at::Tensor sizes_by_expert = counts.t().flatten();
-  const at::Tensor places = sizes_by_expert.cumsum(0) - sizes_by_expert;
-  const at::Tensor all = at::arange(rows, counts.options());
-  result.order = at::repeat_interleave(firsts - places, sizes_by_expert, 0, rows) + all;
-  result.inverse = at::empty_like(result.order).scatter_(0, result.order, all);
-  return result;
-}
-
-// Row i of the result is row order[i].
-at::Tensor gather_rows(const at::Tensor& rows, const at::Tensor& order) {
-  if (!has_gpu_kernels(rows)) return rows.index_select(0, order);
-  at::Tensor out = at::empty({order.size(0), rows.size(1)}, rows.options());
-  cuda::permute_out(out, rows, order, 1);
-  return out;
-}
-
-}  // namespace
-
-at::Tensor experts(const at::Tensor& rows, const at::Tensor& counts, const at::Tensor& gate_up,
-                   const at::Tensor& down) {
-  const cuda::ExpertOrder by = order_by_expert(counts, rows.size(0));
-  const at::Tensor sorted = by.order.defined() ? gather_rows(rows, by.order) : rows;
-  const at::Tensor product = at::_grouped_mm(sorted, gate_up.transpose(1, 2), by.ends);
+ExpertsOutput experts(const at::Tensor& rows, const at::Tensor& counts, const at::Tensor& gate_up,
+                      const at::Tensor& down) {
+  const ExpertRows by(counts, rows.size(0));
+  ExpertsOutput out;
+  out.products = by.product(by.by_expert(rows), gate_up.transpose(1, 2));
   const at::Tensor activated = at::empty({rows.size(0), down.size(2)}, rows.options());
-  silu_multiply_out(activated, product);
-  const at::Tensor result = at::_grouped_mm(activated, down.transpose(1, 2), by.ends);
-  return by.inverse.defined() ? gather_rows(result, by.inverse) : result;
+  silu_multiply_out(activated, out.products);
+  out.rows = by.by_source(by.product(activated, down.transpose(1, 2)));
+  return out;
 }
 
 at::Tensor to_device(const at::Tensor& host, at::Device device) {

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "farskip/model/config.h"
+#include "farskip/nn/experts.h"
 #include "farskip/nn/permutation.h"
 #include "farskip/nn/rank_plan.h"
 #include "farskip/nn/rope.h"
@@ -34,8 +35,8 @@ RopeTable rope_table(const RopeFrequencies& frequencies, const at::Tensor& posit
 
 // counts int64 [ranks, E] on the rows' device; weights of just these E experts. Grouped products of
 // all rows of an expert at once; on a GPU with bfloat16 the host never waits.
-at::Tensor experts(const at::Tensor& rows, const at::Tensor& counts, const at::Tensor& gate_up,
-                   const at::Tensor& down);
+ExpertsOutput experts(const at::Tensor& rows, const at::Tensor& counts, const at::Tensor& gate_up,
+                      const at::Tensor& down);
 
 // A tensor of host memory on `device`: queued on the current stream through pinned memory, so that
 // the host does not wait for the device. One that is there already stays as it is.

@@ -7,13 +7,14 @@
 
 namespace farskip {
 
-void bind_weights(const Graph& graph, const Sizes& sizes, const Weights& weights,
+void bind_weights(const Graph& graph, ValueKind kind, const Sizes& sizes, const Weights& weights,
                   std::vector<at::Tensor>& tensors) {
+  const std::string what = kind == ValueKind::gradient ? "the gradient of a weight" : "a weight";
   for (const Value& value : graph.values()) {
-    if (value.kind != ValueKind::parameter) continue;
+    if (value.kind != kind) continue;
     const auto found = weights.find(value.name);
     if (found == weights.end()) {
-      throw ConfigError("a weight is missing", {.where = value.name});
+      throw ConfigError(what + " is missing", {.where = value.name});
     }
     at::Tensor tensor = found->second;
     if (value.chunks > 1) {
@@ -25,7 +26,7 @@ void bind_weights(const Graph& graph, const Sizes& sizes, const Weights& weights
     const at::ScalarType type = scalar_type_of(value.dtype);
     if (tensor.sizes() != at::IntArrayRef(shape) || tensor.scalar_type() != type) {
       throw ConfigError(
-          "a weight has another shape or dtype than the graph",
+          what + " has another shape or dtype than the graph",
           {.where = value.name,
            .expected = c10::str(at::IntArrayRef(shape)) + " " + c10::toString(type),
            .found = c10::str(tensor.sizes()) + " " + c10::toString(tensor.scalar_type())});

@@ -8,10 +8,11 @@
 
 namespace farskip {
 
-// Puts the weights in the places of the graph's parameters (`tensors` is by ValueId): the chunk of
-// the first axis that the parameter names, without copying. Throws ConfigError for a weight that is
-// missing or whose shape or dtype differs from the graph's.
-void bind_weights(const Graph& graph, const Sizes& sizes, const Weights& weights,
+// Puts the weights in the places of the graph's parameters, or their gradients in the places of its
+// gradients, whichever `kind` says (`tensors` is by ValueId): the chunk of the first axis that the
+// value names, without copying. Throws ConfigError for one that is missing or whose shape or dtype
+// differs from the graph's.
+void bind_weights(const Graph& graph, ValueKind kind, const Sizes& sizes, const Weights& weights,
                   std::vector<at::Tensor>& tensors);
 
 }  // namespace farskip

@@ -116,6 +116,8 @@ void add_exchange_kernels(KernelTable& table) {
   table.add(OpKind::counts, {.launch = launch_counts, .bind = bind_rows});
   table.add(OpKind::dispatch, launch_dispatch);
   table.add(OpKind::combine, launch_combine);
+  table.add(OpKind::combine_gradient, launch_dispatch);
+  table.add(OpKind::dispatch_gradient, launch_combine);
 }
 
 }  // namespace farskip

@@ -1,6 +1,7 @@
 #include "farskip/runtime/executor.h"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/isfinite.h>
 
 #include <algorithm>
 #include <chrono>
@@ -42,7 +43,9 @@ class Executor::Impl final : private Launcher {
         awaited_(graph.ops().size(), false),
         random_(options.chaos_seed.value_or(0) * 1000003 + static_cast<uint64_t>(group.rank())) {
     check_ranks();
-    bind_weights(graph, sizes_, weights, tensors_.by_value());
+    bind_weights(graph, ValueKind::parameter, sizes_, weights, tensors_.by_value());
+    bind_weights(graph, ValueKind::gradient, sizes_,
+                 options.gradients ? *options.gradients : Weights(), tensors_.by_value());
   }
 
   StepResult run(const Schedule& schedule, const Batch& batch) {
@@ -92,6 +95,7 @@ class Executor::Impl final : private Launcher {
       for (OpId op : step.wait_for) awaited_[op] = true;
     }
     sizes_.start(batch.lengths);
+    adds_gradients_ = batch.adds_gradients;
     tensors_.begin();
     for (const Value& value : graph_.values()) {
       if (value.kind == ValueKind::input) bind_input(value, batch);
@@ -104,20 +108,26 @@ class Executor::Impl final : private Launcher {
     host_waits_ = 0;
   }
 
+  // The rows of the input's micro-batch; all of an input of exact shape.
   void bind_input(const Value& value, const Batch& batch) {
+    const Dim& rows = value.shape.at(0);
+    const int64_t expected = rows.exact() ? rows.size : sizes_.first_token(graph_.micro_batches());
     const auto found = batch.inputs.find(value.name);
-    const int64_t tokens = sizes_.first_token(graph_.micro_batches());
-    if (found == batch.inputs.end() || found->second.dim() < 1 || found->second.size(0) != tokens) {
+    const bool fits = found != batch.inputs.end() && found->second.dim() >= 1 &&
+                      found->second.size(0) == expected;
+    if (!fits) {
       throw Error(
           "the batch lacks an input, or has one of another length",
           {.where = value.name,
-           .expected = std::to_string(tokens) + " rows",
+           .expected = std::to_string(expected) + " rows",
            .found = found == batch.inputs.end() ? "none" : c10::str(found->second.sizes())});
     }
-    const int micro_batch = graph_.symbol(value.shape.at(0).symbol).micro_batch;
-    tensors_.by_value()[value.id] = tensor_ops::to_device(
-        found->second.narrow(0, sizes_.first_token(micro_batch), sizes_.tokens(micro_batch)),
-        lane_.device());
+    at::Tensor input = found->second;
+    if (!rows.exact()) {
+      const int micro_batch = graph_.symbol(rows.symbol).micro_batch;
+      input = input.narrow(0, sizes_.first_token(micro_batch), sizes_.tokens(micro_batch));
+    }
+    tensors_.by_value()[value.id] = tensor_ops::to_device(input, lane_.device());
   }
 
   void launch(const Step& step) override {
@@ -150,7 +160,8 @@ class Executor::Impl final : private Launcher {
                                          : sizes_.lengths(micro_batch),
             .first_token = sizes_.first_token(micro_batch),
             .state = options_.state,
-            .host_in = host_in_};
+            .host_in = host_in_,
+            .gradients = gradients_};
   }
 
   // Lanes are first in, first out, and a schedule names what was launched last first.
@@ -178,12 +189,32 @@ class Executor::Impl final : private Launcher {
   void compute(const OpPlan& plan) {
     times_.begin_op(plan.op->id);
     gather_inputs(plan);
+    gradients_.clear();
+    for (const GradientPlan& gradient : plan.gradients) {
+      gradients_.push_back({tensors_[gradient.value], gradient.adds || adds_gradients_});
+    }
     if (tensors_.prepare(plan, out_)) {
       plan.entry->kernel(context_of(plan), in_, out_);
       if (plan.entry->makes_outputs) tensors_.check_made(plan, out_);
     }
     tensors_.keep(plan, out_);
     times_.end_op(plan.op->id, awaited_[plan.op->id]);
+    if (options_.check_finite) check_finite(plan);
+  }
+
+  void check_finite(const OpPlan& plan) const {
+    auto check = [&](ValueId id, const at::Tensor& tensor) {
+      const bool finite = !tensor.is_floating_point() || tensor.isfinite().all().item<bool>();
+      if (finite) return;
+      throw NumericError(
+          "a value is not finite",
+          {.where = "rank " + std::to_string(group_.rank()) + ", " + describe(*plan.op),
+           .found = graph_.value(id).name});
+    };
+    for (size_t i = 0; i < out_.size(); ++i) check(plan.outputs[i].value, out_[i]);
+    for (size_t i = 0; i < gradients_.size(); ++i) {
+      check(plan.gradients[i].value, gradients_[i].tensor);
+    }
   }
 
   const at::Tensor& host_copy(ValueId id) const {
@@ -305,6 +336,8 @@ class Executor::Impl final : private Launcher {
   std::vector<std::optional<Event>> copied_;  // by op that binds sizes, once host copies are queued
   std::vector<bool> awaited_;                 // by op: some step of the schedule waits for it
   std::vector<at::Tensor> in_, host_in_, out_;  // of the op at hand
+  std::vector<WeightGradient> gradients_;       // the same
+  bool adds_gradients_ = false;                 // of the batch at hand
   double waited_ = 0;                           // seconds of the host for the device, in this step
   int host_waits_ = 0;
   Random random_;

@@ -21,8 +21,11 @@ namespace farskip {
 // The sequences of one rank in one step; none is fine.
 struct Batch {
   std::vector<int64_t> lengths;  // tokens of each sequence, 1 or more
-  // By the name of the graph's input: [tokens, ...], all sequences one after the other.
+  // By the name of the graph's input: [tokens, ...], all sequences one after the other, or of the
+  // exact shape that the graph says.
   std::map<std::string, at::Tensor> inputs;
+  // Gradients are added to what earlier steps left, instead of replacing it.
+  bool adds_gradients = false;
 };
 
 // What one rank has of one step.
@@ -39,9 +42,14 @@ struct StepResult {
 
 struct ExecutorOptions {
   KernelState* state = nullptr;  // handed to the kernels
+  // Where a backward step puts the gradients of the weights of these names.
+  const Weights* gradients = nullptr;
   // Sleeps a random time of up to `chaos_delay_seconds` before every op: results must not change.
   std::optional<uint64_t> chaos_seed;
   double chaos_delay_seconds = 2e-4;
+  // Throws NumericError, naming op and tensor, behind the first compute op that makes a value that
+  // is not finite. For looking into a step that failed: the host waits for every op.
+  bool check_finite = false;
   // Record when each op ran. On a device that costs the host two events an op; without it a
   // timeline has no spans there.
   bool timeline = true;
@@ -58,8 +66,8 @@ struct ExecutorOptions {
 class Executor {
  public:
   // All arguments must outlive the executor. Throws UnsupportedError for an op without a kernel,
-  // ConfigError for a weight that is missing or has another shape or dtype than the graph says, or
-  // ranks that do not agree.
+  // ConfigError for a weight or gradient that is missing or has another shape or dtype than the
+  // graph says, or ranks that do not agree.
   Executor(const ModelConfig& model, const Placement& placement, const Graph& graph,
            const KernelTable& kernels, const Weights& weights, Group& group,
            ExecutorOptions options = {});

@@ -11,6 +11,7 @@
 #include "farskip/graph/graph.h"
 #include "farskip/model/config.h"
 #include "farskip/model/placement.h"
+#include "farskip/nn/weight_gradient.h"
 
 namespace farskip {
 
@@ -34,6 +35,8 @@ struct KernelContext {
   KernelState* state;   // as given to the executor; may be null
   // The input in host memory, of those that ops which bind sizes read or wrote; on a CPU, of all.
   std::span<const at::Tensor> host_in = {};
+  // Those that the op adds to, in the order of Op::accumulates.
+  std::span<const WeightGradient> gradients = {};
   // Launches: the input is there once this is passed.
   Event ready = {};
 };

@@ -9,9 +9,11 @@
 #include "farskip/base/error.h"
 #include "farskip/cuda/norm.h"
 #include "farskip/nn/attention.h"
+#include "farskip/nn/attention_gradient.h"
 #include "farskip/nn/gpu.h"
 #include "farskip/nn/head.h"
 #include "farskip/nn/linear.h"
+#include "farskip/nn/loss.h"
 #include "farskip/nn/mlp.h"
 #include "farskip/nn/norm.h"
 #include "farskip/nn/rope.h"
@@ -75,39 +77,31 @@ void run_norm(const KernelContext& context, Inputs in, Outputs out) {
 }
 
 void run_attention_prepare(const KernelContext& context, Inputs in, Outputs out) {
-  const AttentionConfig& config = context.model.attention;
-  AttentionWeights weights;
-  size_t next = 3;
-  if (config.kind == AttentionConfig::Kind::latent) {
-    weights.q_kv_a = in[next++];
-    if (config.q_lora_rank > 0) {
-      weights.q_a_norm = in[next++];
-      weights.q_b = in[next++];
-    }
-    weights.kv_a_norm = in[next++];
-    weights.kv_b = in[next++];
+  const AttentionWeights weights = attention_weights(context.model.attention, in.subspan(3));
+  AttentionPrepared made;
+  if (out.size() > 3) {
+    made = attention_prepare_saving(context.model, weights, in[0], {in[1], in[2]});
+    deliver(out[3], std::move(made.first));
   } else {
-    weights.qkv = in[next++];
-    if (config.qk_norm == AttentionConfig::QkNorm::per_head ||
-        config.qk_norm == AttentionConfig::QkNorm::all_heads) {
-      weights.q_norm = in[next++];
-      weights.k_norm = in[next++];
-    }
+    made.inputs = attention_prepare(context.model, weights, in[0], {in[1], in[2]});
   }
-  AttentionInputs made = attention_prepare(context.model, weights, in[0], {in[1], in[2]});
-  deliver(out[0], std::move(made.q));
-  deliver(out[1], std::move(made.k));
-  deliver(out[2], std::move(made.v));
+  deliver(out[0], std::move(made.inputs.q));
+  deliver(out[1], std::move(made.inputs.k));
+  deliver(out[2], std::move(made.inputs.v));
 }
 
 void run_attention_core(const KernelContext& context, Inputs in, Outputs out) {
-  attention_core_out(out[0], {in[0], in[1], in[2]}, context.lengths, context.model.softmax_scale());
+  const AttentionInputs inputs{in[0], in[1], in[2]};
+  const double scale = context.model.softmax_scale();
+  if (out.size() == 1) return attention_core_out(out[0], inputs, context.lengths, scale);
+  attention_core_saving(out[0], out[1], inputs, context.lengths, scale);
 }
 
 void run_linear(const KernelContext&, Inputs in, Outputs out) { linear_out(out[0], in[0], in[1]); }
 
 void run_swiglu(const KernelContext&, Inputs in, Outputs out) {
-  swiglu_out(out[0], in[0], in[1], in[2]);
+  if (out.size() == 1) return swiglu_out(out[0], in[0], in[1], in[2]);
+  swiglu_saving_out(out[0], out[1], in[0], in[1], in[2]);
 }
 
 // The rows that the head reads: all, or the last one of each sequence.
@@ -133,6 +127,12 @@ void run_head(const KernelContext&, Inputs in, Outputs out) {
   }
 }
 
+void run_loss(const KernelContext&, Inputs in, Outputs out) {
+  CrossEntropy made = cross_entropy(in[0], in[1], in[2]);
+  deliver(out[0], std::move(made.loss));
+  if (out.size() > 1) deliver(out[1], std::move(made.log_sum_exp));
+}
+
 Work launch_all_reduce(const KernelContext& context, Group& group, Inputs in, Outputs out) {
   return group.all_reduce(out[0], in[0], context.op.id, context.ready);
 }
@@ -141,7 +141,29 @@ KernelEntry making(Kernel kernel) { return {.kernel = kernel, .makes_outputs = t
 
 }  // namespace
 
-KernelTable forward_kernels() {
+AttentionWeights attention_weights(const AttentionConfig& config, Inputs in) {
+  AttentionWeights weights;
+  size_t next = 0;
+  if (config.kind == AttentionConfig::Kind::latent) {
+    weights.q_kv_a = in[next++];
+    if (config.q_lora_rank > 0) {
+      weights.q_a_norm = in[next++];
+      weights.q_b = in[next++];
+    }
+    weights.kv_a_norm = in[next++];
+    weights.kv_b = in[next++];
+    return weights;
+  }
+  weights.qkv = in[next++];
+  if (config.qk_norm == AttentionConfig::QkNorm::per_head ||
+      config.qk_norm == AttentionConfig::QkNorm::all_heads) {
+    weights.q_norm = in[next++];
+    weights.k_norm = in[next++];
+  }
+  return weights;
+}
+
+KernelTable step_kernels() {
   KernelTable table;
   table.add(OpKind::embedding, making(run_embedding));
   table.add(OpKind::rope_tables, making(run_rope_tables));
@@ -155,9 +177,11 @@ KernelTable forward_kernels() {
   table.add(OpKind::all_reduce, launch_all_reduce);
   table.add(OpKind::final_norm, run_final_norm);
   table.add(OpKind::head, run_head);
+  table.add(OpKind::loss, making(run_loss));
   add_routing_kernels(table);
   add_exchange_kernels(table);
   add_arrival_kernels(table);
+  add_gradient_kernels(table);
   return table;
 }
 

@@ -22,14 +22,15 @@ OutputPlan plan_output(const Graph& graph, ValueId id) {
 
 // A piece reads the rows that it writes: of every input with as many rows as its outputs' whole.
 void plan_piece(const Graph& graph, OpPlan& plan) {
-  if (plan.op->attributes.pieces == 1 || plan.op->kind == OpKind::join) return;
+  const bool whole = plan.op->attributes.pieces == 1 || plan.op->kind == OpKind::join;
+  if (whole || plan.op->outputs.empty()) return;
   const SymbolId part = graph.value(plan.op->outputs.at(0)).shape.at(0).symbol;
   if (part == none || graph.symbol(part).kind != Symbol::Kind::part) return;
   plan.piece = part;
   plan.by_sequences = graph.symbol(part).by_sequences;
   for (InputPlan& input : plan.inputs) {
     const Value& value = graph.value(input.value);
-    input.cut = value.kind != ValueKind::parameter && !value.shape.empty() &&
+    input.cut = value.kind == ValueKind::activation && !value.shape.empty() &&
                 value.shape[0].symbol == graph.symbol(part).whole;
   }
 }
@@ -38,11 +39,16 @@ void plan_piece(const Graph& graph, OpPlan& plan) {
 
 std::vector<OpPlan> plan_ops(const Graph& graph, const KernelTable& kernels) {
   std::vector<OpPlan> plans;
+  std::vector<bool> holds(graph.values().size(), false);  // by gradient
   for (const Op& op : graph.ops()) {
     OpPlan plan{.op = &op, .entry = &kernels.find(op)};
     for (ValueId id : op.inputs) plan.inputs.push_back({.value = id});
     if (op.kind != OpKind::join) {
       for (ValueId id : op.outputs) plan.outputs.push_back(plan_output(graph, id));
+    }
+    for (ValueId id : op.accumulates) {
+      plan.gradients.push_back({.value = id, .adds = holds[id]});
+      holds[id] = true;
     }
     plan_piece(graph, plan);
     for (OpId before : graph.predecessors(op.id)) {

@@ -21,6 +21,12 @@ struct OutputPlan {
   std::vector<Dim> before;
 };
 
+// A gradient that an op adds to.
+struct GradientPlan {
+  ValueId value = none;
+  bool adds = false;  // an op before it in the step has put something there
+};
+
 struct InputPlan {
   ValueId value = none;
   bool cut = false;  // only the rows of the op's piece
@@ -32,6 +38,7 @@ struct OpPlan {
   const KernelEntry* entry = nullptr;
   std::vector<InputPlan> inputs;
   std::vector<OutputPlan> outputs;
+  std::vector<GradientPlan> gradients;
   SymbolId piece = none;         // the part symbol of an op that is a piece
   bool by_sequences = false;     // of a piece
   std::vector<OpId> sizes_from;  // ops that bind sizes which must be known before this one

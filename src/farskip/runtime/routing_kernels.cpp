@@ -32,7 +32,8 @@ Routing replayed(const KernelContext& context, int64_t first_token, int64_t toke
           found->second.weights.narrow(0, first_token, tokens)};
 }
 
-Routing choose(const KernelContext& context, Inputs in) {
+// `logits`: where the router's logits go, if it has any.
+Routing choose(const KernelContext& context, Inputs in, at::Tensor& logits) {
   const Attributes& a = context.op.attributes;
   RoutingState& state = routing_state_of(context);
   const int64_t first = state.options().first_token + context.first_token;
@@ -45,17 +46,20 @@ Routing choose(const KernelContext& context, Inputs in) {
     case RoutingMode::model:
       break;
   }
-  return route(context.model.router, in[0], in[1], in.size() > 2 ? in[2] : at::Tensor());
+  logits = router_logits(context.model.router, in[0], in[1]);
+  return choose_experts(context.model.router, logits, in.size() > 2 ? in[2] : at::Tensor());
 }
 
 void run_router(const KernelContext& context, Inputs in, Outputs out) {
-  Routing routing = choose(context, in);
+  at::Tensor logits;
+  Routing routing = choose(context, in, logits);
   RoutingState& state = routing_state_of(context);
   if (state.options().record) {
     state.record(context.op.attributes.layer, context.op.attributes.micro_batch, routing);
   }
   deliver(out[0], std::move(routing.experts));
   deliver(out[1], std::move(routing.weights));
+  if (out.size() > 2) deliver(out[2], std::move(logits));
 }
 
 void run_plan(const KernelContext& context, Inputs in, Outputs out) {
@@ -90,12 +94,13 @@ void run_permute(const KernelContext& context, Inputs in, Outputs out) {
   packet_weights(out[0], layout).copy_(choices.weights);
 }
 
-// in: received rows, rows received per rank and local expert, weights of the chunk. Rows that lie
-// by expert already come with how many there are of each.
+// in: received rows, rows received per rank and local expert, weights of the chunk.
 void run_experts(const KernelContext& context, Inputs in, Outputs out) {
-  if (in[1].dim() == 1) return deliver(out[0], experts(in[0], in[1].unsqueeze(0), in[2], in[3]));
-  const Range local = layout_of(context).local_experts(context.op.attributes.chunk, context.rank);
-  deliver(out[0], experts(in[0], in[1].narrow(1, local.first, local.size()), in[2], in[3]));
+  const at::Tensor counts = counts_of_chunk(context, in[1]);
+  if (out.size() == 1) return deliver(out[0], experts(in[0], counts, in[2], in[3]));
+  ExpertsOutput made = experts_saving(in[0], counts, in[2], in[3]);
+  deliver(out[0], std::move(made.rows));
+  deliver(out[1], std::move(made.products));
 }
 
 // Rows that were weighed where their experts are, are just added.
@@ -108,6 +113,12 @@ void run_unpermute(const KernelContext& context, Inputs in, Outputs out) {
 }
 
 }  // namespace
+
+at::Tensor counts_of_chunk(const KernelContext& context, const at::Tensor& counts) {
+  if (counts.dim() == 1) return counts.unsqueeze(0);
+  const Range local = layout_of(context).local_experts(context.op.attributes.chunk, context.rank);
+  return counts.narrow(1, local.first, local.size());
+}
 
 void add_routing_kernels(KernelTable& table) {
   auto making = [](Kernel kernel) { return KernelEntry{.kernel = kernel, .makes_outputs = true}; };

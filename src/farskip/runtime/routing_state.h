@@ -21,7 +21,7 @@ struct RoutingOptions {
 
 // What the routing kernels of one rank share: layouts of experts, and routing that comes from or
 // goes to the outside. Made for one rank's executor. One thread.
-class RoutingState final : public KernelState {
+class RoutingState : public KernelState {
  public:
   explicit RoutingState(RoutingOptions options = {}) : options_(options) {}
 

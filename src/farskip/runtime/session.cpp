@@ -182,7 +182,7 @@ std::vector<std::vector<ForwardResult>> Session::run(std::span<const PlannedStep
                                                      const TokenBatch& tokens, RunOptions options) {
   const size_t rounds = static_cast<size_t>(std::max(0, options.rounds));
   const std::vector<Range> shares = distribute(tokens.batch(), ranks());
-  const KernelTable kernels = forward_kernels();
+  const KernelTable kernels = step_kernels();
   std::vector<std::vector<ForwardResult>> results(rounds, std::vector<ForwardResult>(steps.size()));
   std::vector<RoutingRecord> no_records(groups_.size());
   std::vector<std::vector<std::vector<RoutingRecord>>> records(

@@ -3,6 +3,7 @@
 #include <numeric>
 
 #include "farskip/graph/cost.h"
+#include "farskip/graph/differentiate.h"
 #include "farskip/graph/rewrite.h"
 #include "farskip/runtime/dtypes.h"
 
@@ -23,9 +24,8 @@ Durations nominal_durations(const Graph& graph) {
   return durations;
 }
 
-PlannedStep plan_step(const ModelConfig& model, const Connectivity& connectivity, int ranks,
-                      std::span<const int64_t> lengths, const StepForm& form,
-                      const DurationModel& durations) {
+Graph build_step(const ModelConfig& model, const Connectivity& connectivity, int ranks,
+                 std::span<const int64_t> lengths, const StepForm& form) {
   const double tokens =
       static_cast<double>(std::accumulate(lengths.begin(), lengths.end(), int64_t{0}));
   const double sequences = static_cast<double>(lengths.size());
@@ -39,13 +39,27 @@ PlannedStep plan_step(const ModelConfig& model, const Connectivity& connectivity
   spec.dispatch = form.dispatch;
   spec.routing = form.routing;
   spec.head = form.head;
+  if (form.goal != StepGoal::logits) spec.end = StepEnd::loss;
   Graph graph = build_forward(model, connectivity, spec);
+  if (form.goal == StepGoal::gradients) graph = differentiate(graph, dtype_of(form.gradients));
   if (form.two_batch) graph = two_batch(graph);
   graph = expert_chunks(graph, form.expert_chunks);
-  graph = pieces(graph, form.pieces);
-  Schedule schedule = make_schedule(form.schedule, graph, durations(graph));
-  verify(graph, schedule);
-  return {std::move(graph), std::move(schedule)};
+  return pieces(graph, form.pieces);
+}
+
+PlannedStep schedule_step(Graph graph, const std::string& schedule, const Durations& durations) {
+  PlannedStep step{std::move(graph), {}};
+  step.schedule = make_schedule(schedule, step.graph, durations);
+  verify(step.graph, step.schedule);
+  return step;
+}
+
+PlannedStep plan_step(const ModelConfig& model, const Connectivity& connectivity, int ranks,
+                      std::span<const int64_t> lengths, const StepForm& form,
+                      const DurationModel& durations) {
+  Graph graph = build_step(model, connectivity, ranks, lengths, form);
+  const Durations seconds = durations(graph);
+  return schedule_step(std::move(graph), form.schedule, seconds);
 }
 
 }  // namespace farskip

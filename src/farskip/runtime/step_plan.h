@@ -12,6 +12,9 @@
 
 namespace farskip {
 
+// What a step is for: gradients are those of the loss by all weights (differentiate.h).
+enum class StepGoal { logits, loss, gradients };
+
 // How a step is put together; none of it changes what is computed, but for rounding.
 struct StepForm {
   std::string schedule = "overlapped";  // blocking, released or overlapped
@@ -23,6 +26,8 @@ struct StepForm {
   RoutingMode routing = RoutingMode::model;
   HeadRows head = HeadRows::all;
   at::ScalarType dtype = at::kFloat;
+  StepGoal goal = StepGoal::logits;
+  at::ScalarType gradients = at::kFloat;  // dtype of the weights' gradients
 };
 
 // A graph and a verified schedule of it.
@@ -38,8 +43,15 @@ using DurationModel = std::function<Durations(const Graph&)>;
 // 1 GB/s and 20 us of link, 5 us an op.
 Durations nominal_durations(const Graph& graph);
 
-// Builds the graph of a step of `ranks` ranks that share sequences of these lengths, rewrites and
-// schedules it. Throws GraphError, ScheduleError, and UsageError for a schedule of no such name.
+// The graph of a step of `ranks` ranks that share sequences of these lengths, rewritten as `form`
+// says. Throws GraphError.
+Graph build_step(const ModelConfig& model, const Connectivity& connectivity, int ranks,
+                 std::span<const int64_t> lengths, const StepForm& form);
+
+// A verified schedule of the graph. Throws ScheduleError, and UsageError for one of no such name.
+PlannedStep schedule_step(Graph graph, const std::string& schedule, const Durations& durations);
+
+// Both. Throws as they do.
 PlannedStep plan_step(const ModelConfig& model, const Connectivity& connectivity, int ranks,
                       std::span<const int64_t> lengths, const StepForm& form,
                       const DurationModel& durations = nominal_durations);

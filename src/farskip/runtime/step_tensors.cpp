@@ -123,7 +123,8 @@ void StepTensors::free(ValueId id) {
 
 void StepTensors::end() {
   for (const Value& value : graph_.values()) {
-    if (value.kind != ValueKind::parameter) tensors_[value.id].reset();
+    const bool stays = value.kind == ValueKind::parameter || value.kind == ValueKind::gradient;
+    if (!stays) tensors_[value.id].reset();
   }
 }
 

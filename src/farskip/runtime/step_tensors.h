@@ -22,11 +22,11 @@ class StepTensors {
   StepTensors(const Graph& graph, const ComputeLane& lane, const Sizes& sizes,
               const c10::Stream& communication);
 
-  // Where parameters and inputs are put.
+  // Where parameters, gradients and inputs are put.
   std::vector<at::Tensor>& by_value() { return tensors_; }
   const at::Tensor& operator[](ValueId id) const { return tensors_[id]; }
 
-  // Lets activations go and counts anew; inputs and parameters stay.
+  // Lets activations go and counts anew; all else stays.
   void begin();
   // An op's inputs, cut to its piece.
   void gather(const OpPlan& plan, std::vector<at::Tensor>& in) const;
@@ -39,7 +39,7 @@ class StepTensors {
   // Takes an op's outputs.
   void keep(const OpPlan& plan, const std::vector<at::Tensor>& out);
   void free(ValueId id);
-  // Lets all but parameters go.
+  // Lets activations and inputs go.
   void end();
 
   int64_t peak_bytes() const { return peak_bytes_; }  // of activations since begin

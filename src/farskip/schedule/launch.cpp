@@ -29,8 +29,7 @@ class Walk {
     for (size_t i = next + 1; i < steps_.size() && !launcher_.sizes_known(steps_[next]); ++i) {
       const Step& step = steps_[i];
       if (launched_[step.op] || step.lane == Lane::communication) continue;
-      const bool free =
-          std::ranges::all_of(step.wait_for, [&](OpId op) { return launched_[op]; });
+      const bool free = std::ranges::all_of(step.wait_for, [&](OpId op) { return launched_[op]; });
       if (!free || !launcher_.sizes_known(step)) return;
       launch(step);
     }

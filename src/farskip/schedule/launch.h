@@ -18,9 +18,9 @@ class Launcher {
 
 // Launches every step, each lane's in the schedule's order, and frees values in that order. Where
 // lanes `queue` what they are given (on a device), the host does not stand still at a collective
-// whose sizes it does not know: it launches compute ops behind it until it does, as far as they wait
-// for nothing that is not launched yet. The schedule must have been verified. What the launcher
-// throws goes on.
+// whose sizes it does not know: it launches compute ops behind it until it does, as far as they
+// wait for nothing that is not launched yet. The schedule must have been verified. What the
+// launcher throws goes on.
 void launch_all(const Schedule& schedule, bool lanes_queue, Launcher& launcher);
 
 }  // namespace farskip

@@ -10,8 +10,11 @@ namespace {
 
 double rate_of(const Op& op, const HardwareProfile& hardware, const Graph& graph,
                const CostOptions& options) {
-  if (op.kind == OpKind::experts) return hardware.grouped_gemm_rate(options.gemm);
-  if (op.kind == OpKind::attention_core) {
+  if (op.kind == OpKind::experts || op.kind == OpKind::experts_gradient ||
+      op.kind == OpKind::experts_weight_gradient) {
+    return hardware.grouped_gemm_rate(options.gemm);
+  }
+  if (op.kind == OpKind::attention_core || op.kind == OpKind::attention_core_gradient) {
     return hardware.attention_rate(graph.value(op.outputs.at(0)).dtype);
   }
   return hardware.gemm_rate(options.gemm);
@@ -22,13 +25,19 @@ double rate_of(const Op& op, const HardwareProfile& hardware, const Graph& graph
 int kernels_of(OpKind kind) {
   switch (kind) {
     case OpKind::attention_prepare:
+    case OpKind::attention_prepare_gradient:
+    case OpKind::attention_prepare_weight_gradient:
       return 5;
     case OpKind::experts:
     case OpKind::shared_experts:
     case OpKind::dense_mlp:
     case OpKind::router:
+    case OpKind::experts_gradient:
+    case OpKind::mlp_gradient:
       return 3;
     case OpKind::plan:
+    case OpKind::experts_weight_gradient:
+    case OpKind::router_gradient:
       return 2;
     default:
       return 1;
@@ -64,22 +73,27 @@ TwoLevel exchanged_bytes(const Graph& graph, const Op& op, const HardwareProfile
                    .combine_wire = rows.dtype},
                   layout_over_domains(hardware, a.ranks));
   const double tokens = graph.expected(rows.shape.at(0)) / token.copies;
-  return (op.kind == OpKind::dispatch ? token.dispatch : token.combine) * tokens;
+  return (goes_to_experts(op.kind) ? token.dispatch : token.combine) * tokens;
 }
 
 double communication_seconds(const Graph& graph, const Op& op, const HardwareProfile& hardware) {
   const int ranks = op.attributes.ranks;
   if (ranks == 1) return 0;
-  switch (op.kind) {
-    case OpKind::dispatch:
-      return dispatch_seconds(hardware, ranks, exchanged_bytes(graph, op, hardware));
-    case OpKind::combine:
-      return combine_seconds(hardware, ranks, exchanged_bytes(graph, op, hardware));
-    case OpKind::all_reduce:
-      return all_reduce_seconds(hardware, ranks, graph.expected_bytes(op.outputs.at(0)));
-    default:
-      return all_to_all_seconds(hardware, ranks, graph.expected_bytes(op.outputs.at(0)));
+  if (goes_to_experts(op.kind)) {
+    return dispatch_seconds(hardware, ranks, exchanged_bytes(graph, op, hardware));
   }
+  if (comes_home(op.kind)) {
+    return combine_seconds(hardware, ranks, exchanged_bytes(graph, op, hardware));
+  }
+  if (op.kind == OpKind::reduce_gradients) {
+    return reduce_scatter_seconds(hardware, ranks, graph.expected_bytes(op.outputs.at(0)) * ranks);
+  }
+  if (op.kind == OpKind::gather_parameters) {
+    return all_gather_seconds(hardware, ranks, graph.expected_bytes(op.inputs.at(0)) * ranks);
+  }
+  const double bytes = graph.expected_bytes(op.outputs.at(0));
+  return op.kind == OpKind::all_reduce ? all_reduce_seconds(hardware, ranks, bytes)
+                                       : all_to_all_seconds(hardware, ranks, bytes);
 }
 
 }  // namespace

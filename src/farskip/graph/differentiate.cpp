@@ -1,0 +1,52 @@
+#include "farskip/graph/differentiate.h"
+
+#include <ranges>
+
+#include "farskip/base/error.h"
+#include "farskip/graph/backward.h"
+
+namespace farskip {
+namespace {
+
+void check_forward(const Graph& graph) {
+  const bool loss = graph.outputs().size() == 1 &&
+                    graph.op(graph.value(graph.outputs()[0]).producer).kind == OpKind::loss;
+  if (!loss) {
+    throw GraphError("only a step that ends in one loss has a backward",
+                     {.where = graph.description(), .hint = "build it with StepEnd::loss"});
+  }
+  for (const Op& op : graph.ops()) {
+    const Attributes& a = op.attributes;
+    if (a.chunks > 1 || a.pieces > 1 || a.micro_batch > 0) {
+      throw GraphError("a rewritten step can not be differentiated",
+                       {.where = graph.description(), .hint = "differentiate first"});
+    }
+    if (op.kind == OpKind::all_reduce || a.dispatch == DispatchForm::per_rank) {
+      throw UnsupportedError(
+          "no backward step for this form",
+          {.where = graph.description(),
+           .expected = "tokens split over ranks, dispatched per expert",
+           .found = op.kind == OpKind::all_reduce ? "tokens on every rank" : "per-rank dispatch"});
+    }
+  }
+}
+
+}  // namespace
+
+Graph differentiate(const Graph& forward, DType gradients) {
+  check_forward(forward);
+  GraphCopier copier(forward, true, "forward and backward");
+  std::vector<size_t> saved;
+  for (const Op& op : forward.ops()) {
+    const std::vector<ValueId> values = add_saved(copier.builder(), forward, op);
+    saved.push_back(values.size());
+    copier.copy(op, op.attributes, values);
+  }
+  Backward backward(copier.builder(), gradients);
+  for (const Op& op : forward.ops() | std::views::reverse) {
+    add_gradients(backward, copier.builder().op(op.id), saved[op.id]);
+  }
+  return copier.finish();
+}
+
+}  // namespace farskip

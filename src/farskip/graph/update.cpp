@@ -1,0 +1,213 @@
+#include "farskip/graph/update.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "farskip/base/error.h"
+#include "farskip/graph/copier.h"
+
+namespace farskip {
+namespace {
+
+// A parameter of which there is one for each expert of the rank.
+bool is_of_experts(const Graph& graph, const Value& value) {
+  return value.shape.size() == 3 && !value.shape[0].exact() &&
+         graph.symbol(value.shape[0].symbol).kind == Symbol::Kind::local_experts;
+}
+
+// Values of one kind by name: several where a parameter is cut into chunks.
+std::map<std::string, std::vector<ValueId>> by_name(const Graph& graph, ValueKind kind) {
+  std::map<std::string, std::vector<ValueId>> named;
+  for (const Value& value : graph.values()) {
+    if (value.kind == kind) named[value.name].push_back(value.id);
+  }
+  return named;
+}
+
+int ranks_of(const Graph& graph) {
+  int ranks = 1;
+  for (const Op& op : graph.ops()) ranks = std::max(ranks, op.attributes.ranks);
+  return ranks;
+}
+
+class UpdateBuilder {
+ public:
+  UpdateBuilder(const Graph& graph, std::span<const ParameterBucket> buckets)
+      : graph_(graph),
+        buckets_(buckets),
+        ranks_(ranks_of(graph)),
+        copier_(graph, true, "update"),
+        builder_(copier_.builder()),
+        gradients_(by_name(graph, ValueKind::gradient)),
+        parameters_(by_name(graph, ValueKind::parameter)) {}
+
+  Graph run() {
+    check();
+    for (const Op& op : graph_.ops()) copier_.copy(op);
+    const ValueId loss = reduce(sum_losses());
+    for (size_t i = 0; i < buckets_.size(); ++i) add_reduction(i);
+    const ValueId squares = add_norm();
+    for (size_t i = 0; i < buckets_.size(); ++i) add_bucket_update(i, squares);
+    builder_.add_output(loss);
+    builder_.add_output(squares);
+    return builder_.finish();
+  }
+
+ private:
+  void check() const {
+    std::set<std::string> named;
+    for (const ParameterBucket& bucket : buckets_) {
+      for (const std::string& name : bucket.names) {
+        const bool known = gradients_.count(name) != 0 && named.insert(name).second;
+        if (!known) {
+          throw GraphError("a bucket holds a parameter without a gradient, or one twice",
+                           {.where = name});
+        }
+      }
+    }
+    if (gradients_.empty() || named.size() != gradients_.size()) {
+      throw GraphError("buckets do not hold every parameter that has a gradient",
+                       {.where = graph_.description(),
+                        .expected = std::to_string(gradients_.size()) + " parameters",
+                        .found = std::to_string(named.size())});
+    }
+  }
+
+  // A rank's loss is the sum over its micro-batches.
+  ValueId sum_losses() {
+    std::vector<ValueId> losses;
+    for (ValueId id : graph_.outputs()) losses.push_back(copier_.map(id));
+    if (losses.size() == 1) return losses[0];
+    return add_scalar(OpKind::sum, losses, "loss");
+  }
+
+  ValueId add_scalar(OpKind kind, const std::vector<ValueId>& inputs, const char* name) {
+    const ValueId out = builder_.add_value({.name = name, .dtype = DType::float32, .shape = {{1}}});
+    builder_.add_op(kind, {.ranks = ranks_}, inputs, {out});
+    return out;
+  }
+
+  ValueId reduce(ValueId scalar) {
+    if (ranks_ == 1) return scalar;
+    return add_scalar(OpKind::all_reduce, {scalar}, builder_.value(scalar).name.c_str());
+  }
+
+  Attributes at(size_t bucket) const {
+    return {.bucket = static_cast<int>(bucket), .ranks = ranks_};
+  }
+
+  bool is_shared(size_t bucket) const { return ranks_ > 1 && !buckets_[bucket].of_experts; }
+
+  std::vector<ValueId> mapped(const std::map<std::string, std::vector<ValueId>>& named,
+                              size_t bucket) {
+    std::vector<ValueId> values;
+    for (const std::string& name : buckets_[bucket].names) {
+      for (ValueId id : named.at(name)) values.push_back(copier_.map(id));
+    }
+    return values;
+  }
+
+  int64_t part_elements(size_t bucket) const {
+    int64_t elements = 0;
+    for (const std::string& name : buckets_[bucket].names) {
+      int64_t count = 1;
+      for (const Dim& dim : graph_.value(parameters_.at(name).front()).shape) count *= dim.size;
+      elements += count;
+    }
+    return (elements + ranks_ - 1) / ranks_;
+  }
+
+  ValueId add_part(size_t bucket, const char* name, DType dtype) {
+    return builder_.add_value({.name = name, .dtype = dtype, .shape = {{part_elements(bucket)}}});
+  }
+
+  // What the update of a bucket reads: this rank's part of the reduced gradients, or all of them.
+  void add_reduction(size_t bucket) {
+    std::vector<ValueId> gradients = mapped(gradients_, bucket);
+    if (is_shared(bucket)) {
+      const DType dtype = builder_.value(gradients[0]).dtype;
+      const ValueId part = add_part(bucket, "gradient part", dtype);
+      Attributes attributes = at(bucket);
+      attributes.wire = dtype;
+      builder_.add_op(OpKind::reduce_gradients, attributes, gradients, {part});
+      gradients = {part};
+    }
+    reduced_.push_back(gradients);
+  }
+
+  ValueId add_norm() {
+    std::vector<ValueId> all;
+    for (const auto& gradients : reduced_)
+      all.insert(all.end(), gradients.begin(), gradients.end());
+    return reduce(add_scalar(OpKind::gradient_norm, all, "squares"));
+  }
+
+  void add_bucket_update(size_t bucket, ValueId squares) {
+    std::vector<ValueId> inputs = reduced_[bucket];
+    inputs.push_back(squares);
+    std::vector<OpId> readers;
+    for (const std::string& name : buckets_[bucket].names) {
+      for (ValueId id : parameters_.at(name)) {
+        const auto consumers = graph_.consumers(id);  // copies have the ids of what they copy
+        readers.insert(readers.end(), consumers.begin(), consumers.end());
+      }
+    }
+    if (!is_shared(bucket)) {
+      builder_.add_op(OpKind::update, at(bucket), inputs, {}, readers);
+      return;
+    }
+    const DType dtype = graph_.value(parameters_.at(buckets_[bucket].names.front()).front()).dtype;
+    const ValueId part = add_part(bucket, "parameter part", dtype);
+    builder_.add_op(OpKind::update, at(bucket), inputs, {part}, readers);
+    Attributes attributes = at(bucket);
+    attributes.wire = dtype;
+    builder_.add_op(OpKind::gather_parameters, attributes, {part}, {}, readers);
+  }
+
+  const Graph& graph_;
+  const std::span<const ParameterBucket> buckets_;
+  const int ranks_;
+  GraphCopier copier_;
+  GraphBuilder& builder_;
+  const std::map<std::string, std::vector<ValueId>> gradients_, parameters_;
+  std::vector<std::vector<ValueId>> reduced_;  // by bucket
+};
+
+}  // namespace
+
+std::vector<ParameterBucket> plan_buckets(const Graph& backward, double bytes) {
+  std::vector<OpId> complete(backward.values().size(), none);  // by gradient
+  for (const Op& op : backward.ops()) {
+    for (ValueId id : op.accumulates) complete[id] = op.id;
+  }
+  std::vector<ValueId> order;
+  for (const Value& value : backward.values()) {
+    if (value.kind == ValueKind::gradient) order.push_back(value.id);
+  }
+  std::ranges::stable_sort(order, {}, [&](ValueId id) { return complete[id]; });
+  std::vector<ParameterBucket> buckets;
+  std::map<bool, size_t> open;  // the bucket that is being filled: of experts, and of others
+  std::map<bool, double> filled;
+  std::set<std::string> placed;
+  for (ValueId id : order) {
+    const Value& value = backward.value(id);
+    if (!placed.insert(value.name).second) continue;
+    const bool of_experts = is_of_experts(backward, value);
+    const bool starts = open.count(of_experts) == 0 || filled[of_experts] >= bytes;
+    if (starts) {
+      open[of_experts] = buckets.size();
+      filled[of_experts] = 0;
+      buckets.push_back({.names = {}, .of_experts = of_experts});
+    }
+    buckets[open[of_experts]].names.push_back(value.name);
+    filled[of_experts] += backward.expected_bytes(id) * value.chunks;
+  }
+  return buckets;
+}
+
+Graph add_update(const Graph& backward, std::span<const ParameterBucket> buckets) {
+  return UpdateBuilder(backward, buckets).run();
+}
+
+}  // namespace farskip

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "farskip/graph/graph.h"
+
+namespace farskip {
+
+// Parameters whose gradients are reduced together, and which are updated together: each one whole.
+struct ParameterBucket {
+  std::vector<std::string> names;  // canonical, in the order in which they lie in the bucket
+  bool of_experts = false;         // each rank has its own; else all ranks have the same
+};
+
+// Buckets for a backward step: parameters in the order in which their gradients are complete, so
+// that reduction can start while the backward pass goes on, gathered until a bucket holds `bytes`
+// bytes of gradients (at least one parameter each). Those of experts have buckets of their own.
+// The same on every rank. Parameters without a gradient are in none.
+std::vector<ParameterBucket> plan_buckets(const Graph& backward, double bytes);
+
+// The step with its update: gradients that all ranks have are reduced over the ranks, each rank
+// getting an even part of every bucket, padded; the squares of all gradients are summed; each rank
+// updates its part, and the parts are gathered. Experts are updated where they are. Outputs: the
+// loss, summed over ranks, and the sum of squares, both fp32 [1]. `buckets` must name every
+// parameter that has a gradient, once. Throws GraphError if they do not, or for a graph without
+// gradients.
+Graph add_update(const Graph& backward, std::span<const ParameterBucket> buckets);
+
+}  // namespace farskip

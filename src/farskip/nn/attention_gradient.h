@@ -1,0 +1,26 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "farskip/nn/attention.h"
+
+namespace farskip {
+
+// attention_core_out that also keeps the log-sum-exp of every query's scores, fp32 [T, heads],
+// which its gradient needs.
+void attention_core_saving(const at::Tensor& out, const at::Tensor& log_sum_exp,
+                           const AttentionInputs& inputs, const std::vector<int64_t>& lengths,
+                           double scale);
+
+// The gradient of attention_core by q, k and v, into `d_inputs`, shaped as `inputs` and dense in
+// the last dimension. d_out and out [T, heads * value head]: the gradient by the output, and the
+// output itself. On a CPU each sequence is computed alone; on a GPU bits are the same from run to
+// run only in ATen's deterministic mode. Throws Error if shapes do not fit.
+void attention_core_gradient(const AttentionInputs& d_inputs, const at::Tensor& d_out,
+                             const AttentionInputs& inputs, const at::Tensor& out,
+                             const at::Tensor& log_sum_exp, const std::vector<int64_t>& lengths,
+                             double scale);
+
+}  // namespace farskip

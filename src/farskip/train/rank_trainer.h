@@ -1,0 +1,70 @@
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "farskip/comm/group.h"
+#include "farskip/runtime/executor.h"
+#include "farskip/train/checkpoint.h"
+#include "farskip/train/training_data.h"
+#include "farskip/train/training_plan.h"
+#include "farskip/train/training_state.h"
+
+namespace farskip {
+
+// What a training step came to; the same on every rank but for `rank`.
+struct TrainingStep {
+  double loss = 0;           // mean over the step's labels
+  double gradient_norm = 0;  // before clipping; not finite: nothing was updated
+  double learning_rate = 0;
+  StepResult rank;  // of the step's last micro-batch on this rank
+};
+
+// One rank of a training run: its parameters, and steps on them. Collective: every rank makes the
+// same calls. One thread, with one intra-op thread.
+class RankTrainer {
+ public:
+  // All arguments must outlive it. Throws as Executor.
+  RankTrainer(const ModelConfig& model, const Placement& placement, const TrainConfig& config,
+              const TrainingPlan& plan, Group& group);
+
+  ParameterStore& parameters() { return store_; }
+
+  // Step `step`, from 0. Throws as Executor::run.
+  TrainingStep step(const TrainingData& data, int64_t step);
+  // The same step up to its gradients, stopping at the first value that is not finite. Throws
+  // NumericError, on the rank that has it; others may throw CommError.
+  void step_checked(const TrainingData& data, int64_t step);
+  // Whether any rank says so.
+  bool any(bool own);
+  // The mean loss of sequences of the data in the file's order, as many as are there of
+  // `sequences`, but at least one.
+  double validate(const TrainingData& data, int64_t sequences);
+
+  // Orders ops by how long they took in the step before, over all ranks.
+  void reschedule();
+
+  // Checkpoints of the whole run; throw as save_checkpoint and load_checkpoint.
+  std::filesystem::path save(const std::filesystem::path& folder, const TrainingPoint& point);
+  TrainingPoint load(const std::filesystem::path& checkpoint, uint64_t model_fingerprint);
+
+ private:
+  // Sums over ranks, in rank order.
+  std::vector<double> sum_over_ranks(const std::vector<double>& own);
+
+  Batch batch_of_part(const TrainingData& data, int64_t step, int64_t part) const;
+
+  const ModelConfig& model_;
+  const Placement& placement_;
+  const TrainConfig& config_;
+  const TrainingPlan& plan_;
+  Group& group_;
+  ParameterStore store_;
+  TrainingState state_;
+  const KernelTable kernels_;
+  Executor update_, accumulate_, validate_;
+  Schedule update_schedule_;
+  Timeline last_;  // of the update step
+};
+
+}  // namespace farskip

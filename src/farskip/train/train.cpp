@@ -1,0 +1,209 @@
+#include "farskip/train/train.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "farskip/base/error.h"
+#include "farskip/comm/ranks.h"
+#include "farskip/graph/cost.h"
+#include "farskip/model/fingerprint.h"
+#include "farskip/trace/metrics.h"
+#include "farskip/train/rank_trainer.h"
+
+namespace farskip {
+namespace {
+
+constexpr int64_t reschedule_after = 3;  // steps: the first ones also warm memory up
+
+// The training of one rank. Ranks take every decision from what all of them know.
+class RankRun {
+ public:
+  RankRun(const TrainConfig& config, const TrainInputs& inputs, const Placement& placement,
+          const TrainingPlan& plan, Group& group, TrainObserver& observer,
+          const std::atomic<bool>& stop)
+      : config_(config),
+        inputs_(inputs),
+        plan_(plan),
+        group_(group),
+        observer_(observer),
+        stop_(stop),
+        trainer_(inputs.model, placement, config, plan, group),
+        data_(inputs.data, config.sequence_length, inputs.model.vocabulary, config.seed) {
+    if (inputs.validation != nullptr) {
+      validation_.emplace(*inputs.validation, config.sequence_length, inputs.model.vocabulary,
+                          config.seed);
+    }
+  }
+
+  TrainResult run(const Weights& weights) {
+    const int64_t first = start(weights);
+    TrainResult result{.steps = first};
+    if (reports()) {
+      observer_.started(trainer_.parameters().trained_elements(), first,
+                        plan_.update.graph.description());
+    }
+    lap_ = Clock::now();
+    for (int64_t step = first; step < config_.steps && !result.stopped; ++step) {
+      const TrainingStep done = trainer_.step(data_, step);
+      if (!std::isfinite(done.loss) || !std::isfinite(done.gradient_norm)) explain(step);
+      result.steps = step + 1;
+      result.loss = done.loss;
+      if (step - first + 1 == reschedule_after) trainer_.reschedule();
+      report(step + 1, step + 1 - first, done);
+      result.stopped = trainer_.any(stop_.load());
+      const bool last = result.stopped || step + 1 == config_.steps;
+      if (last || is_due(config_.validate_every, step + 1)) validate(step + 1, result);
+      if (last || is_due(config_.checkpoint_every, step + 1)) save(step + 1);
+    }
+    return result;
+  }
+
+ private:
+  bool reports() const { return group_.rank() == 0; }
+  static bool is_due(int64_t every, int64_t step) { return every > 0 && step % every == 0; }
+
+  // The first step to do.
+  int64_t start(const Weights& weights) {
+    const LatestCheckpoint latest = find_latest_checkpoint(config_.out);
+    if (!inputs_.resume) {
+      if (latest.folder) {
+        throw UsageError("the run's folder holds a run already",
+                         {.where = config_.out,
+                          .found = latest.folder->filename().string(),
+                          .hint = "go on with --resume, or name another folder"});
+      }
+      trainer_.parameters().set_weights(weights);
+      return 0;
+    }
+    if (!latest.folder) {
+      const auto& skipped = latest.skipped;
+      throw UsageError(
+          "there is no whole checkpoint to go on from",
+          {.where = config_.out, .found = skipped.empty() ? "none" : skipped.front().why});
+    }
+    const TrainingPoint point = trainer_.load(*latest.folder, fingerprint(inputs_.model));
+    check_same_run(point);
+    return point.step;
+  }
+
+  // What the losses of a resumed run depend on.
+  void check_same_run(const TrainingPoint& point) const {
+    if (Connectivity::from_json(point.connectivity, inputs_.model.layers) != inputs_.connectivity) {
+      throw ConfigError("the run was started with another connectivity",
+                        {.where = config_.out, .found = inputs_.connectivity.name()});
+    }
+    TrainConfig before;
+    read_settings(before, point.settings, config_.out);
+    auto require_same = [&](const char* setting, auto expected, auto found) {
+      if (expected == found) return;
+      throw ConfigError(
+          "the run was started with another setting",
+          {.where = setting, .expected = std::to_string(expected), .found = std::to_string(found)});
+    };
+    require_same("seed", before.seed, config_.seed);
+    require_same("sequences", before.sequences, config_.sequences);
+    require_same("sequence_length", before.sequence_length, config_.sequence_length);
+  }
+
+  void report(int64_t step, int64_t done_here, const TrainingStep& done) {
+    ++steps_since_;
+    const bool first = done_here == 1, last = step == config_.steps;
+    if (!first && !last && step % config_.log_every != 0) return;
+    const std::chrono::duration<double> elapsed = Clock::now() - lap_;
+    lap_ = Clock::now();
+    const double per_second = static_cast<double>(steps_since_) / elapsed.count();
+    steps_since_ = 0;
+    if (!reports()) return;
+    const OverlapMetrics metrics = measure_overlap(done.rank.timeline);
+    const int64_t tokens = config_.sequences * config_.sequence_length;
+    observer_.reported(
+        {.step = step,
+         .tokens = step * tokens,
+         .loss = done.loss,
+         .learning_rate = done.learning_rate,
+         .gradient_norm = done.gradient_norm,
+         .tokens_per_second = per_second * static_cast<double>(tokens),
+         .flops_per_second = per_second * step_flops(),
+         .percent_overlapped = metrics.percent_overlapped,
+         .exposed_seconds = metrics.exposed,
+         .step_seconds = metrics.step,
+         .peak_activation_bytes = static_cast<double>(done.rank.peak_activation_bytes)});
+  }
+
+  double step_flops() const {
+    return total_cost(plan_.update.graph).flops * group_.size() *
+           static_cast<double>(config_.micro_batches);
+  }
+
+  void validate(int64_t step, TrainResult& result) {
+    if (!validation_) return;
+    result.validation_loss = trainer_.validate(*validation_, config_.validation_sequences);
+    if (reports()) observer_.validated(step, *result.validation_loss);
+    lap_ = Clock::now();
+  }
+
+  void save(int64_t step) {
+    const auto folder =
+        trainer_.save(config_.out, {.step = step,
+                                    .tokens = step * config_.sequences * config_.sequence_length,
+                                    .model_config = inputs_.model_config,
+                                    .model_fingerprint = fingerprint(inputs_.model),
+                                    .connectivity = inputs_.connectivity.to_json(),
+                                    .data_seed = config_.seed,
+                                    .data_position = step * config_.sequences,
+                                    .settings = to_json(config_)});
+    if (reports()) observer_.saved(folder);
+    lap_ = Clock::now();
+  }
+
+  // Nothing was updated, so the step can be done again to see where it goes wrong.
+  [[noreturn]] void explain(int64_t step) {
+    const std::string where = "step " + std::to_string(step + 1);
+    try {
+      trainer_.step_checked(data_, step);
+    } catch (const NumericError& error) {
+      Problem problem = error.problem();
+      problem.where = where + ", " + problem.where;
+      problem.hint = "the last checkpoint in " + config_.out + " is kept";
+      throw NumericError("a value is not finite", problem);
+    }
+    throw NumericError(
+        "the loss or a gradient is not finite",
+        {.where = where, .hint = "no single op makes it: values overflow when summed"});
+  }
+
+  const TrainConfig& config_;
+  const TrainInputs& inputs_;
+  const TrainingPlan& plan_;
+  Group& group_;
+  TrainObserver& observer_;
+  const std::atomic<bool>& stop_;
+  RankTrainer trainer_;
+  const TrainingData data_;
+  std::optional<TrainingData> validation_;
+  Clock::time_point lap_;
+  int64_t steps_since_ = 0;
+};
+
+}  // namespace
+
+TrainResult train(const TrainConfig& config, const TrainInputs& inputs, TrainObserver& observer,
+                  const std::atomic<bool>& stop) {
+  check(config);
+  const int ranks = inputs.groups.at(0)->size();
+  const Placement placement = Placement::contiguous(inputs.model.router.experts, ranks);
+  const TrainingPlan plan = plan_training(inputs.model, inputs.connectivity, ranks, config);
+  std::vector<TrainResult> results(inputs.groups.size());
+  run_ranks(inputs.groups, [&](Group& group) {
+    const auto index =
+        static_cast<size_t>(std::ranges::find(inputs.groups, &group, &std::unique_ptr<Group>::get) -
+                            inputs.groups.begin());
+    RankRun run(config, inputs, placement, plan, group, observer, stop);
+    results[index] = run.run(inputs.weights[index]);
+  });
+  return results.front();
+}
+
+}  // namespace farskip

@@ -1,0 +1,130 @@
+#include "backward.h"
+
+#include <ATen/ops/cat.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/full_like.h>
+
+#include <limits>
+#include <numeric>
+
+#include "farskip/comm/local.h"
+#include "farskip/comm/ranks.h"
+#include "farskip/io/naming.h"
+#include "farskip/nn/loss.h"
+#include "farskip/runtime/kernels.h"
+
+namespace farskip::testing {
+namespace {
+
+at::Tensor labels_of(const Batch& batch) {
+  const at::Tensor ids = batch.inputs.at("input_ids");
+  at::Tensor labels = at::full_like(ids, no_label);
+  int64_t first = 0;
+  for (int64_t length : batch.lengths) {
+    labels.narrow(0, first, length - 1).copy_(ids.narrow(0, first + 1, length - 1));
+    first += length;
+  }
+  return labels;
+}
+
+// Not-a-number where no kernel has written.
+Weights empty_gradients(const Weights& weights, at::ScalarType dtype) {
+  Weights gradients;
+  for (const auto& [name, tensor] : weights) {
+    gradients[name] = at::full(tensor.sizes(), std::numeric_limits<double>::quiet_NaN(),
+                               tensor.options().dtype(dtype));
+  }
+  return gradients;
+}
+
+}  // namespace
+
+BackwardResult run_backward(const Fixture& fixture, const PlannedStep& step,
+                            const TokenBatch& tokens, int ranks, const BackwardOptions& options,
+                            at::ScalarType dtype, at::ScalarType gradient_dtype,
+                            std::vector<std::unique_ptr<Group>> groups) {
+  const ModelConfig& config = fixture.config();
+  const Placement placement = Placement::contiguous(config.router.experts, ranks);
+  std::vector<int> all(ranks);
+  std::iota(all.begin(), all.end(), 0);
+  const std::vector<Weights> weights =
+      load_weights(fixture.checkpoint, config, placement, all, dtype);
+  if (groups.empty()) {
+    groups = make_local_groups(ranks, {.deadline = std::chrono::duration<double>(20)});
+  }
+  const std::vector<Range> shares = distribute(tokens.batch(), ranks);
+  const int64_t label_count = static_cast<int64_t>(tokens.ids.size()) - tokens.batch();
+  const KernelTable kernels = step_kernels();
+  std::vector<Weights> gradients;
+  for (const Weights& of_rank : weights) {
+    gradients.push_back(empty_gradients(of_rank, gradient_dtype));
+  }
+  BackwardResult result;
+  result.ranks.resize(ranks);
+  run_ranks(groups, [&](Group& group) {
+    const int rank = group.rank();
+    RoutingState state;
+    Executor executor(
+        config, placement, step.graph, kernels, weights[rank], group,
+        {.state = &state, .gradients = &gradients[rank], .chaos_seed = options.chaos_seed});
+    Batch batch = batch_of(tokens, shares[rank]);
+    batch.inputs["labels"] = labels_of(batch);
+    batch.inputs["label_count"] = at::full({1}, label_count, at::kFloat);
+    for (int i = 0; i < options.repeats; ++i) {
+      batch.adds_gradients = i > 0;
+      result.ranks[rank] = executor.run(step.schedule, batch);
+    }
+  });
+  for (const StepResult& rank : result.ranks) {
+    for (const at::Tensor& loss : rank.outputs) {
+      result.loss = result.loss.defined() ? result.loss + loss : loss;
+    }
+  }
+  for (const WeightSpec& spec : weight_specs(config, placement, 0, dtype)) {
+    if (spec.role == WeightRole::bias) continue;
+    std::vector<at::Tensor> parts;
+    for (const Weights& of_rank : gradients) parts.push_back(of_rank.at(spec.name));
+    at::Tensor whole = parts[0];
+    if (spec.of_experts()) {
+      whole = at::cat(parts);
+    } else {
+      for (int rank = 1; rank < ranks; ++rank) whole = whole + parts[rank];
+    }
+    result.gradients[spec.name] = whole;
+  }
+  return result;
+}
+
+std::map<std::string, at::Tensor> by_checkpoint_name(const Fixture& fixture,
+                                                     const Weights& gradients) {
+  const ModelConfig& config = fixture.config();
+  const CheckpointNaming naming(
+      config, [&](const std::string& name) { return fixture.checkpoint.contains(name); });
+  std::map<std::string, at::Tensor> named;
+  auto split = [&](const at::Tensor& tensor, const std::vector<std::string>& names,
+                   const std::vector<int64_t>& rows) {
+    int64_t first = 0;
+    for (size_t i = 0; i < names.size(); ++i) {
+      named[names[i]] = tensor.narrow(0, first, rows[i]);
+      first += rows[i];
+    }
+  };
+  const Placement alone = Placement::contiguous(config.router.experts, 1);
+  for (const WeightSpec& spec : weight_specs(config, alone, 0, at::kFloat)) {
+    if (spec.role == WeightRole::bias) continue;
+    const at::Tensor gradient = gradients.at(spec.name);
+    if (!spec.of_experts()) {
+      split(gradient, naming.sources(spec), spec.parts);
+    } else if (naming.experts_fused(spec.layer)) {
+      named[naming.fused_source(spec.layer, spec.role)] = gradient;
+    } else {
+      for (int expert = 0; expert < config.router.experts; ++expert) {
+        split(gradient.select(0, expert), naming.expert_sources(spec.layer, spec.role, expert),
+              spec.parts);
+      }
+    }
+  }
+  return named;
+}
+
+}  // namespace farskip::testing

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "fixture.h"
+
+namespace farskip::testing {
+
+struct BackwardOptions {
+  std::optional<uint64_t> chaos_seed;
+  int repeats = 1;  // steps that add to the same gradients
+};
+
+// The loss of a batch and its gradients by every weight: those of experts of all ranks one after
+// the other, others summed over ranks in rank order.
+struct BackwardResult {
+  at::Tensor loss;  // [1]
+  Weights gradients;
+  std::vector<StepResult> ranks;
+};
+
+// Labels are the tokens that follow; a sequence's last token has none.
+BackwardResult run_backward(const Fixture& fixture, const PlannedStep& step,
+                            const TokenBatch& tokens, int ranks,
+                            const BackwardOptions& options = {}, at::ScalarType dtype = at::kFloat,
+                            at::ScalarType gradients = at::kFloat,
+                            std::vector<std::unique_ptr<Group>> groups = {});
+
+// The gradients under the names that the fixture's checkpoint has for its weights.
+std::map<std::string, at::Tensor> by_checkpoint_name(const Fixture& fixture,
+                                                     const Weights& gradients);
+
+}  // namespace farskip::testing

@@ -1,0 +1,180 @@
+#include "farskip/train/train.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "farskip/base/error.h"
+#include "training_job.h"
+
+namespace farskip::testing {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+void expect_near(const std::vector<double>& expected, const std::vector<double>& found,
+                 size_t steps, double tolerance) {
+  ASSERT_GE(expected.size(), steps);
+  ASSERT_GE(found.size(), steps);
+  for (size_t i = 0; i < steps; ++i) {
+    EXPECT_LT(std::abs(found[i] / expected[i] - 1), tolerance) << "step " << i + 1;
+  }
+}
+
+// An eighth of the tokens come at random out of 60: 1.1 nats is what can be reached.
+TEST(Train, SixtyStepsLearnMostOfTheText) {
+  const TrainingJob job;
+  TrainConfig config = job.config("run");
+  config.steps = 60;
+  const TrainingJob::Run run = job.run(config, {.ranks = 2});
+  EXPECT_GT(run.reports.front().loss, 5.5);
+  EXPECT_LT(run.result.loss, 2.2);
+  EXPECT_LT(*run.result.validation_loss, 2.2);
+  EXPECT_EQ(run.result.steps, 60);
+  EXPECT_FALSE(run.result.stopped);
+}
+
+TEST(Train, RanksAgree) {
+  const TrainingJob job;
+  std::vector<double> alone;
+  for (int ranks : {1, 2, 4}) {
+    TrainConfig config = job.config("ranks-" + std::to_string(ranks));
+    config.steps = 50;
+    const std::vector<double> losses = job.run(config, {.ranks = ranks}).losses();
+    if (ranks == 1) alone = losses;
+    SCOPED_TRACE(ranks);
+    expect_near(alone, losses, 5, 1e-5);
+    expect_near(alone, losses, 50, 1e-3);
+  }
+}
+
+TEST(Train, SchedulesAndRewritesChangeNoBit) {
+  const TrainingJob job;
+  TrainConfig config = job.config("blocking");
+  config.schedule = "blocking";
+  const TrainingJob::Run blocking = job.run(config, {.ranks = 2});
+  for (const char* name : {"overlapped", "chunks"}) {
+    config = job.config(name);
+    if (std::string(name) == "chunks") config.expert_chunks = config.pieces = 2;
+    const TrainingJob::Run run = job.run(config, {.ranks = 2});
+    EXPECT_EQ(blocking.losses(), run.losses()) << name;
+    EXPECT_TRUE(state_bytes(blocking.saved.back()) == state_bytes(run.saved.back())) << name;
+  }
+}
+
+TEST(Train, BucketsChangeNothingButRounding) {
+  const TrainingJob job;
+  TrainConfig config = job.config("large");
+  config.bucket_mib = 100;
+  const std::vector<double> large = job.run(config, {}).losses();
+  config = job.config("small");
+  config.bucket_mib = 1e-6;
+  EXPECT_EQ(large, job.run(config, {}).losses());
+}
+
+TEST(Train, MicroBatchesAddUp) {
+  const TrainingJob job;
+  std::vector<double> whole;
+  for (int64_t parts : {1, 2, 4}) {
+    TrainConfig config = job.config("parts-" + std::to_string(parts));
+    config.micro_batches = parts;
+    const std::vector<double> losses = job.run(config, {}).losses();
+    if (parts == 1) whole = losses;
+    expect_near(whole, losses, 6, 1e-5);
+  }
+}
+
+TEST(Train, ResumedRunIsTheSameToTheBit) {
+  const TrainingJob job;
+  for (int64_t parts : {1, 2}) {
+    TrainConfig config = job.config("whole" + std::to_string(parts));
+    config.micro_batches = parts;
+    config.steps = 8;
+    const TrainingJob::Run whole = job.run(config, {});
+    config.out = (job.folder() / ("parts" + std::to_string(parts))).string();
+    const TrainingJob::Run first = job.run(config, {.stop_after = 3});
+    EXPECT_TRUE(first.result.stopped);
+    EXPECT_EQ(first.result.steps, 3);
+    const TrainingJob::Run second = job.run(config, {.resume = true});
+    std::vector<double> losses = first.losses();
+    for (double loss : second.losses()) losses.push_back(loss);
+    EXPECT_EQ(whole.losses(), losses);
+    EXPECT_TRUE(state_bytes(whole.saved.back()) == state_bytes(second.saved.back()));
+    EXPECT_EQ(*whole.result.validation_loss, *second.result.validation_loss);
+  }
+}
+
+TEST(Train, ResumesOnOtherRanks) {
+  const TrainingJob job;
+  TrainConfig config = job.config("whole");
+  config.steps = 8;
+  const std::vector<double> whole = job.run(config, {}).losses();
+  const std::vector<double> rest(whole.begin() + 3, whole.end());
+  for (int ranks : {1, 3, 4}) {
+    config.out = (job.folder() / ("on-" + std::to_string(ranks))).string();
+    job.run(config, {.stop_after = 3});
+    expect_near(rest, job.run(config, {.ranks = ranks, .resume = true}).losses(), 5, 1e-5);
+  }
+}
+
+TEST(Train, Bfloat16FollowsFloat32) {
+  const TrainingJob job;
+  TrainConfig config = job.config("fp32");
+  config.steps = 200;
+  config.log_every = 50;
+  const TrainingJob::Run exact = job.run(config, {.ranks = 1});
+  config.out = (job.folder() / "bf16").string();
+  config.dtype = "bfloat16";
+  const TrainingJob::Run rounded = job.run(config, {.ranks = 1});
+  EXPECT_NEAR(*exact.result.validation_loss, *rounded.result.validation_loss,
+              0.02 * *exact.result.validation_loss);
+  EXPECT_NE(exact.result.loss, rounded.result.loss);
+}
+
+std::string error_of(const std::function<void()>& work) {
+  try {
+    work();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+TEST(Train, ValueThatIsNotFiniteIsNamed) {
+  const TrainingJob job;
+  const TrainConfig config = job.config("nan");
+  auto spoil = [](std::vector<Weights>& weights) {
+    weights[1].at("layer.3.experts.down")[1].fill_(std::numeric_limits<float>::infinity());
+  };
+  EXPECT_THROW(job.run(config, {.change_weights = spoil}), NumericError);
+  EXPECT_THAT(error_of([&] { job.run(config, {.change_weights = spoil}); }),
+              AllOf(HasSubstr("step 1"), HasSubstr("rank 1"), HasSubstr("experts of layer 3"),
+                    HasSubstr("expert rows")));
+  EXPECT_FALSE(std::filesystem::exists(job.folder() / "nan" / "step-00000001"));
+}
+
+TEST(Train, FoldersAndSettingsOfOtherRunsAreRefused) {
+  const TrainingJob job;
+  TrainConfig config = job.config("run");
+  EXPECT_THAT(error_of([&] { job.run(config, {.resume = true}); }),
+              HasSubstr("no whole checkpoint"));
+  job.run(config, {.stop_after = 2});
+  EXPECT_THAT(error_of([&] { job.run(config, {}); }),
+              AllOf(HasSubstr("holds a run already"), HasSubstr("--resume")));
+  EXPECT_THAT(error_of([&] { job.run(config, {.resume = true, .connectivity = "standard"}); }),
+              HasSubstr("another connectivity"));
+  config.seed = 2;
+  EXPECT_THAT(error_of([&] { job.run(config, {.resume = true}); }), HasSubstr("seed"));
+  config.seed = 1;
+  config.micro_batches = 3;
+  EXPECT_THROW(job.run(config, {.resume = true}), ConfigError);
+  config.micro_batches = 1;
+  config.sequence_length = 1 << 20;
+  EXPECT_THROW(job.run(config, {}), ConfigError);
+}
+
+}  // namespace
+}  // namespace farskip::testing

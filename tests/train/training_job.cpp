@@ -1,0 +1,115 @@
+#include "training_job.h"
+
+#include <numeric>
+
+#include "farskip/base/files.h"
+#include "farskip/base/random.h"
+#include "farskip/comm/local.h"
+#include "farskip/train/manifest.h"
+
+namespace farskip::testing {
+namespace {
+
+constexpr int64_t vocabulary = 512;
+
+void write_text(const std::filesystem::path& path, int64_t count, uint64_t seed) {
+  write_token_file(path, {.vocabulary = vocabulary, .end_of_document = 0}, [&](TokenSink& sink) {
+    Random random(seed);
+    std::vector<int32_t> ids;
+    int64_t id = 1;
+    for (int64_t i = 0; i < count; ++i) {
+      id =
+          random.below(8) == 0 ? 1 + static_cast<int64_t>(random.below(60)) : 1 + (id * 7 + 3) % 60;
+      ids.push_back(static_cast<int32_t>(id));
+    }
+    sink.add_document(ids, static_cast<uint64_t>(count));
+  });
+}
+
+class Recorder final : public TrainObserver {
+ public:
+  Recorder(TrainingJob::Run& run, std::atomic<bool>& stop, int64_t stop_after)
+      : run_(run), stop_(stop), stop_after_(stop_after) {}
+  void reported(const TrainReport& report) override {
+    run_.reports.push_back(report);
+    if (stop_after_ > 0 && report.step >= stop_after_) stop_ = true;
+  }
+  void saved(const std::filesystem::path& checkpoint) override { run_.saved.push_back(checkpoint); }
+
+ private:
+  TrainingJob::Run& run_;
+  std::atomic<bool>& stop_;
+  const int64_t stop_after_;
+};
+
+}  // namespace
+
+TrainingJob::TrainingJob() {
+  const std::filesystem::path model = std::filesystem::path(FARSKIP_SOURCE_DIR) / "tests" /
+                                      "fixtures" / "deepseek_v2" / "config.json";
+  model_text_ = read_file(model);
+  model_ = read_model_config(model);
+  write_text(folder() / "train.tokens", 20000, 1);
+  write_text(folder() / "valid.tokens", 2000, 2);
+}
+
+TrainConfig TrainingJob::config(const std::string& name) const {
+  TrainConfig config;
+  config.model = "made up";
+  config.data = (folder() / "train.tokens").string();
+  config.validation = (folder() / "valid.tokens").string();
+  config.out = (folder() / name).string();
+  config.sequence_length = 24;
+  config.sequences = 8;
+  config.steps = 6;
+  config.learning_rate = 3e-3;
+  config.final_learning_rate = 3e-4;
+  config.warmup_steps = 5;
+  config.log_every = 1;
+  config.validation_sequences = 8;
+  config.bucket_mib = 0.25;
+  return config;
+}
+
+std::vector<double> TrainingJob::Run::losses() const {
+  std::vector<double> all;
+  for (const TrainReport& report : reports) all.push_back(report.loss);
+  return all;
+}
+
+TrainingJob::Run TrainingJob::run(const TrainConfig& config, const Options& options) const {
+  const Placement placement = Placement::contiguous(model_.router.experts, options.ranks);
+  std::vector<int> all(options.ranks);
+  std::iota(all.begin(), all.end(), 0);
+  std::vector<Weights> weights = initial_weights(model_, placement, all, at::kFloat, config.seed);
+  if (options.change_weights) options.change_weights(weights);
+  const auto groups =
+      make_local_groups(options.ranks, {.deadline = std::chrono::duration<double>(20)});
+  const Connectivity connectivity = Connectivity::preset(options.connectivity, model_.layers);
+  const TokenFile data(config.data), validation(config.validation);
+  Run run;
+  std::atomic<bool> stop{false};
+  Recorder recorder(run, stop, options.stop_after);
+  run.result = train(config,
+                     {.model = model_,
+                      .model_config = model_text_,
+                      .connectivity = connectivity,
+                      .weights = weights,
+                      .groups = groups,
+                      .data = data,
+                      .validation = &validation,
+                      .resume = options.resume},
+                     recorder, stop);
+  return run;
+}
+
+std::string state_bytes(const std::filesystem::path& checkpoint) {
+  std::string bytes;
+  for (int rank = 0;; ++rank) {
+    const auto file = checkpoint / shard_file_name(rank);
+    if (!std::filesystem::exists(file)) return bytes;
+    bytes += read_file(file);
+  }
+}
+
+}  // namespace farskip::testing
