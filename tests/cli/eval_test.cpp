@@ -8,8 +8,11 @@
 
 #include "../base/temporary_folder.h"
 #include "farskip/base/files.h"
+#include "farskip/base/json.h"
 #include "farskip/io/normalizer.h"
 #include "farskip/io/pattern.h"
+#include "farskip/model/builtin.h"
+#include "farskip/model/stored_connectivity.h"
 #include "run_farskip.h"
 
 namespace farskip {
@@ -93,6 +96,23 @@ TEST_F(EvalCommand, MeasuresLossOnTokens) {
   EXPECT_GT(loss.at("loss_nats").at("value"), 1.0);
   const Output text = farskip("eval " + fixtures + "qwen3_moe --tasks loss --valid " + path("t"));
   EXPECT_NE(text.text.find("nats a token over"), std::string::npos) << text.text;
+}
+
+TEST_F(EvalCommand, TheConnectivityIsTheCheckpointsUnlessAFlagSaysOtherwise) {
+  std::filesystem::copy(fixtures + "qwen3_moe", path("model"));
+  const ModelConfig model = load_model(path("model"));
+  Json config = read_json_file(path("model/config.json"));
+  config[stored_connectivity_key] =
+      stored_connectivity_entry(Connectivity::preset("farskip", model.layers).to_json());
+  write_json_file(path("model/config.json"), config);
+  const auto connectivity = [&](const std::string& flags) {
+    const Output output = farskip("eval " + path("model") + " --tokenizer " + fixtures +
+                                  "tokenizers/qwen2.json --data " + source +
+                                  "/data/eval --tasks piqa --limit 1 --json " + flags);
+    return nlohmann::json::parse(output.text).at("connectivity");
+  };
+  EXPECT_EQ(connectivity(""), "farskip");
+  EXPECT_EQ(connectivity("--connectivity ladder"), "ladder");
 }
 
 TEST_F(EvalCommand, WrongUseIsToldFromWrongFiles) {

@@ -164,12 +164,12 @@ void print_loss(const LossResult& loss) {
   std::cout << '\n';
 }
 
-void print(const EvalOptions& options, const ModelConfig& model, int ranks,
-           const std::vector<Result>& results) {
+void print(const EvalOptions& options, const ModelConfig& model, const Connectivity& connectivity,
+           int ranks, const std::vector<Result>& results) {
   if (options.json) {
     nlohmann::ordered_json json = {{"obtained", "measured"},
                                    {"model", model.name},
-                                   {"connectivity", options.step.connectivity},
+                                   {"connectivity", connectivity.name()},
                                    {"ranks", ranks},
                                    {"dtype", options.step.dtype},
                                    {"results", nlohmann::ordered_json::array()}};
@@ -177,7 +177,7 @@ void print(const EvalOptions& options, const ModelConfig& model, int ranks,
     std::cout << json.dump(2) << '\n';
     return;
   }
-  std::cout << "measured: " << model.name << ", " << options.step.connectivity << ", "
+  std::cout << "measured: " << model.name << ", " << connectivity.name() << ", "
             << options.step.dtype << ", " << ranks << (ranks == 1 ? " rank\n" : " ranks\n");
   print_table(results);
   for (const Result& result : results) {
@@ -215,7 +215,8 @@ void run(const EvalOptions& options, Ranks& ranks) {
   std::optional<TokenFile> valid;
   if (asks_for_loss(options)) valid.emplace(options.valid);
   const auto lengths = typical_lengths(options.evaluator.batch_tokens, ranks.size);
-  PlannedStep step = plan_step(model, ranks.size, lengths, options.step);
+  const Connectivity connectivity = choose_connectivity(options.step, checkpoint);
+  PlannedStep step = plan_step(model, connectivity, ranks.size, lengths, options.step);
   Session session = open_session(checkpoint, options.step, ranks);
   Evaluator evaluator(session, std::move(step), options.evaluator);
   std::vector<Result> results;
@@ -224,7 +225,7 @@ void run(const EvalOptions& options, Ranks& ranks) {
   }
   if (valid) results.push_back(run_loss(options, *valid, evaluator));
   if (!ranks.first()) return;
-  print(options, model, ranks.size, results);
+  print(options, model, connectivity, ranks.size, results);
   if (!options.items.empty()) write_items(options.items, tasks, results);
 }
 

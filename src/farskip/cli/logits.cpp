@@ -26,7 +26,8 @@ void run(const LogitsOptions& options, Ranks& ranks) {
   const ModelConfig& model = checkpoint.config();
   require_executable(model);
   const TokenBatch tokens = read_tokens(options.tokens, model.vocabulary);
-  const PlannedStep step = plan_step(model, ranks.size, tokens.lengths, options.step);
+  const Connectivity connectivity = choose_connectivity(options.step, checkpoint);
+  const PlannedStep step = plan_step(model, connectivity, ranks.size, tokens.lengths, options.step);
   Session session = open_session(checkpoint, options.step, ranks, options.chaos);
   const ForwardResult result = session.run(
       step, tokens, {.chaos_seed = options.chaos, .threads = options.transport.threads});

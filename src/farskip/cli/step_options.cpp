@@ -5,6 +5,7 @@
 
 #include "farskip/base/error.h"
 #include "farskip/comm/chaos.h"
+#include "farskip/model/stored_connectivity.h"
 
 namespace farskip {
 
@@ -19,8 +20,9 @@ StepForm StepOptions::form() const {
 }
 
 void add_step_options(CLI::App& command, StepOptions& options) {
-  command.add_option("--connectivity", options.connectivity, "a preset, or a JSON file")
-      ->capture_default_str();
+  command.add_option("--connectivity", options.connectivity,
+                     "a preset, or a JSON file; default: what the checkpoint's config.json states, "
+                     "else standard");
   command.add_option("--schedule", options.schedule, "the order of launches")
       ->capture_default_str()
       ->check(CLI::IsMember({"blocking", "released", "overlapped"}));
@@ -49,9 +51,15 @@ void require_executable(const ModelConfig& model) {
       {.where = model.name, .expected = {}, .found = model.why_not_executable(), .hint = {}});
 }
 
-PlannedStep plan_step(const ModelConfig& model, int ranks, std::span<const int64_t> lengths,
-                      const StepOptions& options) {
-  const Connectivity connectivity = Connectivity::load(options.connectivity, model.layers);
+Connectivity choose_connectivity(const StepOptions& options, const Checkpoint& checkpoint) {
+  const LayerKinds& layers = checkpoint.config().layers;
+  if (options.connectivity) return Connectivity::load(*options.connectivity, layers);
+  const auto stored = read_stored_connectivity(checkpoint.folder(), layers);
+  return stored ? *stored : Connectivity::preset("standard", layers);
+}
+
+PlannedStep plan_step(const ModelConfig& model, const Connectivity& connectivity, int ranks,
+                      std::span<const int64_t> lengths, const StepOptions& options) {
   try {
     return plan_step(model, connectivity, ranks, lengths, options.form());
   } catch (const GraphError& error) {

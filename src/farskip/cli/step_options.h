@@ -15,7 +15,7 @@ namespace farskip {
 
 // How a command runs forward steps of a checkpoint, as its flags say.
 struct StepOptions {
-  std::string connectivity = "standard";
+  std::optional<std::string> connectivity;  // else the checkpoint's own
   std::string schedule = "overlapped";
   std::string dtype = "float32";
   bool two_batch = false;
@@ -32,10 +32,14 @@ void add_step_options(CLI::App& command, StepOptions& options);
 // Throws UnsupportedError for a model that can not be run.
 void require_executable(const ModelConfig& model);
 
+// The connectivity of the flag; without one that which the checkpoint states, else standard. Throws
+// what Connectivity::load and read_stored_connectivity throw.
+Connectivity choose_connectivity(const StepOptions& options, const Checkpoint& checkpoint);
+
 // plan_step as the flags say; a rewrite that does not fit the model is a wrong flag. Throws
-// UsageError, and what Connectivity::load and plan_step throw.
-PlannedStep plan_step(const ModelConfig& model, int ranks, std::span<const int64_t> lengths,
-                      const StepOptions& options);
+// UsageError, and what plan_step throws.
+PlannedStep plan_step(const ModelConfig& model, const Connectivity& connectivity, int ranks,
+                      std::span<const int64_t> lengths, const StepOptions& options);
 
 // The checkpoint's weights on the ranks of this process; a seed delays communication at random.
 // Throws what load_weights and Ranks::take_groups throw.
