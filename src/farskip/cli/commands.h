@@ -30,5 +30,6 @@ void add_logits_command(CLI::App& app);
 void add_bench_command(CLI::App& app);
 void add_train_command(CLI::App& app);
 void add_tokenize_command(CLI::App& app);
+void add_eval_command(CLI::App& app);
 
 }  // namespace farskip
