@@ -78,7 +78,8 @@ TEST(Gradient, Experts) {
   const at::Tensor counts = at::tensor({2, 0, 1, 1, 0, 0}, at::kLong).view({2, 3});
   const at::Tensor rows = random({4, 4}, 1).to(at::kDouble);
   const at::Tensor up = random({3, 6, 4}, 2).to(at::kDouble),
-                   down = random({3, 4, 3}, 3).to(at::kDouble), d = random({4, 4}, 4).to(at::kDouble);
+                   down = random({3, 4, 3}, 3).to(at::kDouble),
+                   d = random({4, 4}, 4).to(at::kDouble);
   const auto f = [&] { return weighed(experts(rows, counts, up, down), d); };
   const ExpertsOutput forward = experts_saving(rows, counts, up, down);
   EXPECT_LT(relative_error(forward.rows, experts(rows, counts, up, down)), 1e-12);
@@ -139,9 +140,9 @@ TEST(Gradient, PermutationsGoBack) {
   const at::Tensor d_rows = at::zeros({5, 3});
   unpermute_gradient_out(d_rows, d, inverse, weights);
   EXPECT_LT(relative_error(d_rows, differences(rows, 1e-2, f)), 1e-3);
-  EXPECT_LT(relative_error(routing_weights_gradient(d, rows, inverse, 2),
-                           differences(weights, 1e-2, f)),
-            1e-3);
+  EXPECT_LT(
+      relative_error(routing_weights_gradient(d, rows, inverse, 2), differences(weights, 1e-2, f)),
+      1e-3);
   const at::Tensor x = random({3, 3}, 4), sent = at::zeros({5, 3});
   const auto g = [&] {
     sent.zero_();

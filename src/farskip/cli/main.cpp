@@ -21,6 +21,7 @@ int run(int argc, char** argv) {
   farskip::add_bench_command(app);
   farskip::add_logits_command(app);
   farskip::add_train_command(app);
+  farskip::add_export_command(app);
   farskip::add_tokenize_command(app);
   farskip::add_eval_command(app);
   try {

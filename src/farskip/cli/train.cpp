@@ -90,6 +90,11 @@ Model load(const TrainConfig& config) {
         {.where = model.config.name, .found = model.config.why_not_executable()});
   }
   model.text = load_model_text(name);
+  if (config.layers > 0) {  // what checkpoints and exports say of the model
+    Json json = parse_json(model.text, name);
+    json["num_hidden_layers"] = config.layers;
+    model.text = json.dump(2);
+  }
   return model;
 }
 
