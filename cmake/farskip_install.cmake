@@ -32,7 +32,7 @@ set(farskip_header_folders base model graph schedule simulate trace plan)
 set(farskip_has_torch_part OFF)
 if(torch_modules)
   set(farskip_has_torch_part ON)
-  list(APPEND farskip_header_folders cuda comm nn io runtime train)
+  list(APPEND farskip_header_folders cuda comm nn io runtime train eval)
   farskip_library(farskip_torch_library farskip "${torch_modules}")
   set_target_properties(farskip_torch_library PROPERTIES OUTPUT_NAME farskip)
   # farskip::libtorch is declared by the package file, from the libtorch of the machine that it is used on.

@@ -51,6 +51,34 @@ TEST(Train, RanksAgree) {
   }
 }
 
+// Expert parallelism times data parallelism: 2 x 2 and 1 x 3 ranks, resumed as 4 x 1.
+TEST(Train, SetsOfRanksAgree) {
+  const TrainingJob job;
+  TrainConfig config = job.config("alone");
+  config.steps = 50;
+  const std::vector<double> alone = job.run(config, {.ranks = 1}).losses();
+  for (const auto& [ranks, sets] : {std::pair{4, 2}, {3, 3}}) {
+    SCOPED_TRACE(std::to_string(ranks) + " ranks, " + std::to_string(sets) + " sets");
+    config.out = (job.folder() / ("sets-" + std::to_string(sets))).string();
+    config.data_parallel = sets;
+    const std::vector<double> losses = job.run(config, {.ranks = ranks}).losses();
+    expect_near(alone, losses, 5, 1e-5);
+    expect_near(alone, losses, 50, 1e-3);
+  }
+  config.steps = 6;
+  config.data_parallel = 2;
+  config.schedule = "blocking";
+  config.out = (job.folder() / "blocking").string();
+  const std::vector<double> blocking = job.run(config, {.ranks = 4}).losses();
+  config.schedule = "overlapped";
+  config.out = (job.folder() / "overlapped").string();
+  const TrainingJob::Run first = job.run(config, {.ranks = 4, .stop_after = 3});
+  config.data_parallel = 1;
+  const std::vector<double> rest = job.run(config, {.ranks = 4, .resume = true}).losses();
+  EXPECT_EQ(first.losses(), std::vector(blocking.begin(), blocking.begin() + 3));
+  expect_near({blocking.begin() + 3, blocking.end()}, rest, 3, 1e-5);
+}
+
 TEST(Train, SchedulesAndRewritesChangeNoBit) {
   const TrainingJob job;
   TrainConfig config = job.config("blocking");

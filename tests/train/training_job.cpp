@@ -6,6 +6,7 @@
 #include "farskip/base/random.h"
 #include "farskip/comm/local.h"
 #include "farskip/train/manifest.h"
+#include "farskip/train/training_plan.h"
 
 namespace farskip::testing {
 namespace {
@@ -78,10 +79,13 @@ std::vector<double> TrainingJob::Run::losses() const {
 }
 
 TrainingJob::Run TrainingJob::run(const TrainConfig& config, const Options& options) const {
-  const Placement placement = Placement::contiguous(model_.router.experts, options.ranks);
-  std::vector<int> all(options.ranks);
+  const Placement placement = training_placement(config, model_, options.ranks);
+  std::vector<int> all(placement.ranks());
   std::iota(all.begin(), all.end(), 0);
   std::vector<Weights> weights = initial_weights(model_, placement, all, at::kFloat, config.seed);
+  for (int rank = placement.ranks(); rank < options.ranks; ++rank) {
+    weights.push_back(weights[static_cast<size_t>(rank % placement.ranks())]);
+  }
   if (options.change_weights) options.change_weights(weights);
   const auto groups =
       make_local_groups(options.ranks, {.deadline = std::chrono::duration<double>(20)});

@@ -28,6 +28,8 @@ void print_table(const Comparison& comparison) {
                {"exposed", "ms", Align::right},
                {"overlap", "%", Align::right},
                {"interior", "%", Align::right},
+               {"forward", "%", Align::right},
+               {"backward", "%", Align::right},
                {"speed-up", "x blocking", Align::right},
                {"speed-up", "x best std", Align::right},
                {"bound", "ms", Align::right},
@@ -42,7 +44,8 @@ void print_table(const Comparison& comparison) {
          milliseconds_cell(row.step.smallest) + "-" + milliseconds_cell(row.step.largest),
          format_fixed(row.tokens_per_second, 0), milliseconds_cell(row.metrics.communication),
          milliseconds_cell(row.metrics.exposed), percent_cell(row.metrics.percent_overlapped),
-         percent_cell(row.metrics.interior_percent), format_fixed(row.speedup, 2),
+         percent_cell(row.metrics.interior_percent), percent_cell(row.metrics.forward_percent),
+         percent_cell(row.metrics.backward_percent), format_fixed(row.speedup, 2),
          format_fixed(row.speedup_over_standard, 2), milliseconds_cell(bound),
          format_fixed(row.over_bound, 3), milliseconds_cell(row.predicted),
          format_fixed(100 * row.prediction_error, 1)});
@@ -75,6 +78,8 @@ nlohmann::ordered_json to_json(const ComparisonRow& row) {
           {"percent_overlapped", number(row.metrics.percent_overlapped)},
           {"interior_exposed_seconds", row.metrics.interior_exposed},
           {"interior_percent_overlapped", number(row.metrics.interior_percent)},
+          {"forward_interior_percent", number(row.metrics.forward_percent)},
+          {"backward_interior_percent", number(row.metrics.backward_percent)},
           {"skew_seconds", row.metrics.skew},
           {"speedup_over_blocking", row.speedup},
           {"speedup_over_best_standard", row.speedup_over_standard},
@@ -109,6 +114,7 @@ void print_json(const BenchOptions& options, const Bench& bench, const Compariso
                                 {"transport", options.transport.name},
                                 {"stand_in", options.transport.name == "loopback"},
                                 {"ranks", options.ranks},
+                                {"step", options.training ? "forward and backward" : "forward"},
                                 {"tokens_per_rank", options.tokens},
                                 {"dtype", options.dtype},
                                 {"routing", options.routing[0]},
@@ -128,8 +134,9 @@ void print_json(const BenchOptions& options, const Bench& bench, const Compariso
 
 void print_head(const BenchOptions& options, const Bench& bench, const LinkOptions* link) {
   std::cout << "measured: " << bench.model.name << ", " << bench.model.layer_count() << " layers, "
-            << options.ranks << " " << options.transport.name << " ranks x " << options.tokens
-            << " tokens, " << options.dtype << ", routing " << options.routing[0] << ", "
+            << (options.training ? "forward and backward, " : "") << options.ranks << " "
+            << options.transport.name << " ranks x " << options.tokens << " tokens, "
+            << options.dtype << ", routing " << options.routing[0] << ", "
             << options.dispatch.describe() << ", weights "
             << (options.random_weights ? "random" : "of the checkpoint") << ", median of "
             << options.repeat << " rounds\n";
@@ -165,7 +172,8 @@ void print_notes(const Bench& bench, const Comparison& comparison) {
   }
 }
 
-void print_foot(const Comparison& comparison, const std::optional<LinkReport>& link) {
+void print_foot(const Comparison& comparison, const std::optional<LinkReport>& link,
+                bool training) {
   std::cout << "interior: overlap without the first dispatch and the last combine. bound: no "
                "schedule of the graph is faster;\nfrom op durations of blocking runs in the same "
                "rounds, as is "
@@ -186,8 +194,8 @@ void print_foot(const Comparison& comparison, const std::optional<LinkReport>& l
   }
   std::cout << "bits: "
             << (comparison.bits_equal
-                    ? "identical logits in all " + std::to_string(comparison.bits_compared) +
-                          " runs that have one to equal"
+                    ? "identical " + std::string(training ? "gradients" : "logits") + " in all " +
+                          std::to_string(comparison.bits_compared) + " runs that have one to equal"
                     : "DIFFERENT: " + comparison.first_difference)
             << '\n';
 }
@@ -227,7 +235,7 @@ void report_results(const BenchOptions& options, const Bench& bench, const Compa
   } else {
     print_head(options, bench, link);
     print_table(comparison);
-    print_foot(comparison, seen);
+    print_foot(comparison, seen, options.training);
     print_notes(bench, comparison);
   }
   if (!options.trace.empty()) write_traces(options, bench, comparison);

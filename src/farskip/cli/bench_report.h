@@ -29,6 +29,7 @@ struct BenchOptions {
   std::vector<std::string> routing = {"model"};
   DispatchOptions dispatch;
   std::string dtype = "float32";
+  bool training = false, deterministic = false;
   int repeat = 5, warm_up = 1;
   uint64_t seed = 1;
   bool json = false;

@@ -28,8 +28,14 @@ void add_logits_command(CLI::App& app) {
 void add_bench_command(CLI::App& app) {
   add_unavailable(app, "bench", "Measured overlap (needs libtorch)");
 }
+void add_eval_command(CLI::App& app) {
+  add_unavailable(app, "eval", "Accuracy and loss of a checkpoint (needs libtorch)");
+}
 void add_train_command(CLI::App& app) {
   add_unavailable(app, "train", "Train a model (needs libtorch)");
+}
+void add_export_command(CLI::App& app) {
+  add_unavailable(app, "export", "A training run as a Hugging Face folder (needs libtorch)");
 }
 
 }  // namespace farskip

@@ -9,6 +9,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -19,6 +20,7 @@
 #include "farskip/cli/transport.h"
 #include "farskip/io/checkpoint.h"
 #include "farskip/model/builtin.h"
+#include "farskip/train/training_plan.h"
 
 namespace farskip {
 namespace {
@@ -88,16 +90,31 @@ Model load(const TrainConfig& config) {
         {.where = model.config.name, .found = model.config.why_not_executable()});
   }
   model.text = load_model_text(name);
+  if (config.layers > 0) {  // what checkpoints and exports say of the model
+    Json json = parse_json(model.text, name);
+    json["num_hidden_layers"] = config.layers;
+    model.text = json.dump(2);
+  }
   return model;
 }
 
+// Ranks that have the same experts start from the same tensors.
 std::vector<Weights> first_weights(const TrainConfig& config, const ModelConfig& model,
                                    const Ranks& ranks) {
-  const Placement placement = Placement::contiguous(model.router.experts, ranks.size);
-  if (config.checkpoint.empty()) {
-    return initial_weights(model, placement, ranks.here, at::kFloat, config.seed);
+  const Placement placement = training_placement(config, model, ranks.size);
+  std::set<int> distinct;
+  for (int rank : ranks.here) distinct.insert(rank % placement.ranks());
+  const std::vector<int> expert_ranks(distinct.begin(), distinct.end());
+  const std::vector<Weights> made =
+      config.checkpoint.empty()
+          ? initial_weights(model, placement, expert_ranks, at::kFloat, config.seed)
+          : load_weights(Checkpoint(config.checkpoint), model, placement, expert_ranks, at::kFloat);
+  std::vector<Weights> weights;
+  for (int rank : ranks.here) {
+    const auto place = std::ranges::find(expert_ranks, rank % placement.ranks());
+    weights.push_back(made[static_cast<size_t>(place - expert_ranks.begin())]);
   }
-  return load_weights(Checkpoint(config.checkpoint), model, placement, ranks.here, at::kFloat);
+  return weights;
 }
 
 void run(const TrainOptions& options, Ranks& ranks) {

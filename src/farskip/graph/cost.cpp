@@ -69,10 +69,13 @@ double sent_bytes(const Graph& graph, const Op& op) {
     return graph.expected_bytes(op.outputs.at(0)) * off_rank;
   }
   if (op.kind == OpKind::counts) return graph.expected_bytes(op.inputs.at(0)) * off_rank;
+  if (op.kind == OpKind::exchange_gradients) {  // all of it but one's own part
+    return graph.expected_bytes(op.outputs.at(0));
+  }
   if (op.kind == OpKind::reduce_gradients) {  // a rank keeps one part of what it has
     return graph.expected_bytes(op.outputs.at(0)) * (ranks - 1.0);
   }
-  if (op.kind == OpKind::gather_parameters) {
+  if (op.kind == OpKind::gather_parameters || op.kind == OpKind::spread_parameters) {
     return graph.expected_bytes(op.inputs.at(0)) * (ranks - 1.0);
   }
   if (op.kind == OpKind::all_reduce) {

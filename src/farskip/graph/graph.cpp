@@ -73,7 +73,10 @@ const char* to_string(OpKind kind) {
                                                             "reduce gradients",
                                                             "gradient norm",
                                                             "update",
-                                                            "gather parameters"};
+                                                            "gather parameters",
+                                                            "exchange gradients",
+                                                            "sum gradients",
+                                                            "spread parameters"};
   return names.at(static_cast<size_t>(kind));
 }
 
@@ -85,9 +88,14 @@ bool comes_home(OpKind kind) {
   return kind == OpKind::combine || kind == OpKind::dispatch_gradient;
 }
 
+bool is_among_experts(OpKind kind) {
+  return kind == OpKind::counts || goes_to_experts(kind) || comes_home(kind);
+}
+
 bool is_communication(OpKind kind) {
-  return kind == OpKind::counts || kind == OpKind::all_reduce || kind == OpKind::reduce_gradients ||
-         kind == OpKind::gather_parameters || goes_to_experts(kind) || comes_home(kind);
+  return is_among_experts(kind) || kind == OpKind::all_reduce || kind == OpKind::reduce_gradients ||
+         kind == OpKind::gather_parameters || kind == OpKind::exchange_gradients ||
+         kind == OpKind::spread_parameters;
 }
 
 bool is_routed(Symbol::Kind kind) {

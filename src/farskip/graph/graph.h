@@ -123,10 +123,16 @@ enum class OpKind {
   gradient_norm,      // parts, gradients -> the sum of their squares
   update,             // a part or gradients, the sum of squares -> a part of new parameters
   gather_parameters,  // parts of new parameters -> the parameters of a bucket (all-gather)
+  // The same for experts, among the ranks that have the same ones.
+  exchange_gradients,  // gradients of a bucket -> each such rank's idea of this rank's part
+  sum_gradients,       // those -> their sum
+  spread_parameters,   // parts of new parameters -> the parameters of a bucket
 };
-inline constexpr int op_kind_count = static_cast<int>(OpKind::gather_parameters) + 1;
+inline constexpr int op_kind_count = static_cast<int>(OpKind::spread_parameters) + 1;
 const char* to_string(OpKind kind);
 bool is_communication(OpKind kind);
+// Whether only ranks that share out the experts take part: of several such sets, each on its own.
+bool is_among_experts(OpKind kind);
 // Whether rows go from their tokens' rank to their experts', as in dispatch; and the way back.
 bool goes_to_experts(OpKind kind);
 bool comes_home(OpKind kind);

@@ -33,10 +33,11 @@ int ranks_of(const Graph& graph) {
 
 class UpdateBuilder {
  public:
-  UpdateBuilder(const Graph& graph, std::span<const ParameterBucket> buckets)
+  UpdateBuilder(const Graph& graph, std::span<const ParameterBucket> buckets, int ranks)
       : graph_(graph),
         buckets_(buckets),
-        ranks_(ranks_of(graph)),
+        ranks_(ranks),
+        expert_ranks_(ranks_of(graph)),
         copier_(graph, true, "update"),
         builder_(copier_.builder()),
         gradients_(by_name(graph, ValueKind::gradient)),
@@ -56,6 +57,12 @@ class UpdateBuilder {
 
  private:
   void check() const {
+    if (ranks_ % expert_ranks_ != 0) {
+      throw GraphError("ranks do not divide into sets that share out the experts",
+                       {.where = "ranks",
+                        .expected = "a multiple of " + std::to_string(expert_ranks_),
+                        .found = std::to_string(ranks_)});
+    }
     std::set<std::string> named;
     for (const ParameterBucket& bucket : buckets_) {
       for (const std::string& name : bucket.names) {
@@ -97,7 +104,10 @@ class UpdateBuilder {
     return {.bucket = static_cast<int>(bucket), .ranks = ranks_};
   }
 
-  bool is_shared(size_t bucket) const { return ranks_ > 1 && !buckets_[bucket].of_experts; }
+  // Ranks that have the bucket's parameters.
+  int holders(size_t bucket) const {
+    return buckets_[bucket].of_experts ? ranks_ / expert_ranks_ : ranks_;
+  }
 
   std::vector<ValueId> mapped(const std::map<std::string, std::vector<ValueId>>& named,
                               size_t bucket) {
@@ -108,29 +118,45 @@ class UpdateBuilder {
     return values;
   }
 
+  // Of what each holder updates; of experts, for each of them.
   int64_t part_elements(size_t bucket) const {
+    const int parts = holders(bucket);
     int64_t elements = 0;
     for (const std::string& name : buckets_[bucket].names) {
       int64_t count = 1;
       for (const Dim& dim : graph_.value(parameters_.at(name).front()).shape) count *= dim.size;
       elements += count;
     }
-    return (elements + ranks_ - 1) / ranks_;
+    return (elements + parts - 1) / parts;
   }
 
-  ValueId add_part(size_t bucket, const char* name, DType dtype) {
-    return builder_.add_value({.name = name, .dtype = dtype, .shape = {{part_elements(bucket)}}});
+  // `parts` parts of a bucket.
+  ValueId add_parts(size_t bucket, const char* name, DType dtype, int64_t parts) {
+    Dim size{parts * part_elements(bucket)};
+    if (buckets_[bucket].of_experts) {
+      const auto found = std::ranges::find_if(graph_.symbols(), [](const Symbol& symbol) {
+        return symbol.kind == Symbol::Kind::local_experts && symbol.chunks == 1;
+      });
+      size.symbol = static_cast<SymbolId>(found - graph_.symbols().begin());
+    }
+    return builder_.add_value({.name = name, .dtype = dtype, .shape = {size}});
   }
 
   // What the update of a bucket reads: this rank's part of the reduced gradients, or all of them.
   void add_reduction(size_t bucket) {
     std::vector<ValueId> gradients = mapped(gradients_, bucket);
-    if (is_shared(bucket)) {
+    if (holders(bucket) > 1) {
       const DType dtype = builder_.value(gradients[0]).dtype;
-      const ValueId part = add_part(bucket, "gradient part", dtype);
+      const ValueId part = add_parts(bucket, "gradient part", dtype, 1);
       Attributes attributes = at(bucket);
       attributes.wire = dtype;
-      builder_.add_op(OpKind::reduce_gradients, attributes, gradients, {part});
+      if (buckets_[bucket].of_experts) {
+        const ValueId parts = add_parts(bucket, "gradient parts", dtype, holders(bucket));
+        builder_.add_op(OpKind::exchange_gradients, attributes, gradients, {parts});
+        builder_.add_op(OpKind::sum_gradients, attributes, {parts}, {part});
+      } else {
+        builder_.add_op(OpKind::reduce_gradients, attributes, gradients, {part});
+      }
       gradients = {part};
     }
     reduced_.push_back(gradients);
@@ -153,21 +179,23 @@ class UpdateBuilder {
         readers.insert(readers.end(), consumers.begin(), consumers.end());
       }
     }
-    if (!is_shared(bucket)) {
+    if (holders(bucket) == 1) {
       builder_.add_op(OpKind::update, at(bucket), inputs, {}, readers);
       return;
     }
     const DType dtype = graph_.value(parameters_.at(buckets_[bucket].names.front()).front()).dtype;
-    const ValueId part = add_part(bucket, "parameter part", dtype);
+    const ValueId part = add_parts(bucket, "parameter part", dtype, 1);
     builder_.add_op(OpKind::update, at(bucket), inputs, {part}, readers);
     Attributes attributes = at(bucket);
     attributes.wire = dtype;
-    builder_.add_op(OpKind::gather_parameters, attributes, {part}, {}, readers);
+    builder_.add_op(
+        buckets_[bucket].of_experts ? OpKind::spread_parameters : OpKind::gather_parameters,
+        attributes, {part}, {}, readers);
   }
 
   const Graph& graph_;
   const std::span<const ParameterBucket> buckets_;
-  const int ranks_;
+  const int ranks_, expert_ranks_;
   GraphCopier copier_;
   GraphBuilder& builder_;
   const std::map<std::string, std::vector<ValueId>> gradients_, parameters_;
@@ -206,8 +234,8 @@ std::vector<ParameterBucket> plan_buckets(const Graph& backward, double bytes) {
   return buckets;
 }
 
-Graph add_update(const Graph& backward, std::span<const ParameterBucket> buckets) {
-  return UpdateBuilder(backward, buckets).run();
+Graph add_update(const Graph& backward, std::span<const ParameterBucket> buckets, int ranks) {
+  return UpdateBuilder(backward, buckets, ranks).run();
 }
 
 }  // namespace farskip

@@ -20,12 +20,14 @@ struct ParameterBucket {
 // The same on every rank. Parameters without a gradient are in none.
 std::vector<ParameterBucket> plan_buckets(const Graph& backward, double bytes);
 
-// The step with its update: gradients that all ranks have are reduced over the ranks, each rank
-// getting an even part of every bucket, padded; the squares of all gradients are summed; each rank
-// updates its part, and the parts are gathered. Experts are updated where they are. Outputs: the
-// loss, summed over ranks, and the sum of squares, both fp32 [1]. `buckets` must name every
-// parameter that has a gradient, once. Throws GraphError if they do not, or for a graph without
-// gradients.
-Graph add_update(const Graph& backward, std::span<const ParameterBucket> buckets);
+// The step with its update, on `ranks` ranks: as many as share out the experts, or a multiple, so
+// that several have the same ones (expert parallelism times data parallelism). Gradients of what
+// all ranks have are reduced over all, each rank getting an even part of every bucket, padded;
+// those of experts over the ranks that have the same ones. The squares of all gradients are summed;
+// each rank updates its part, and the parts are gathered. Outputs: the loss, summed over ranks, and
+// the sum of squares, both fp32 [1]. `buckets` must name every parameter that has a gradient, once.
+// Throws GraphError if they do not, for a graph without gradients, and for a number of ranks that
+// is no multiple.
+Graph add_update(const Graph& backward, std::span<const ParameterBucket> buckets, int ranks);
 
 }  // namespace farskip

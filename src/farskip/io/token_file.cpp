@@ -115,7 +115,7 @@ Header read_header(std::span<const std::byte> file, const std::string& path) {
   if (header.checksum != checksum_of(header)) {
     fail(path, "header of the token file is corrupt", "its checksum", "another");
   }
-  // Whoever wrote a checksum may have been wrong himself.
+  // A checksum says that nothing changed, not that it made sense.
   if (header.vocabulary < 1 || header.vocabulary > most_vocabulary ||
       header.bytes_per_id != bytes_per_id_of(header.vocabulary) || header.end_of_document < -1 ||
       header.end_of_document >= header.vocabulary) {

@@ -57,7 +57,6 @@ class Comparer {
     PlannedStep blocking;
     Durations durations;              // medians
     std::vector<Durations> by_round;  // of the measured rounds
-    at::Tensor logits;
   };
 
   PlannedStep planned(const Variant& variant, const std::string& schedule,
@@ -72,8 +71,10 @@ class Comparer {
                       .dispatch = options_.dispatch,
                       .fp8_wire = options_.fp8_wire,
                       .routing = options_.routing,
-                      .head = HeadRows::last_of_sequence,
-                      .dtype = options_.dtype},
+                      .head = options_.training ? HeadRows::all : HeadRows::last_of_sequence,
+                      .dtype = options_.dtype,
+                      .goal = options_.training ? StepGoal::gradients : StepGoal::logits,
+                      .gradients = options_.dtype},
                      durations);
   }
 
@@ -105,9 +106,12 @@ class Comparer {
       for (size_t r = warm_up; r < results.size(); ++r) counted.push_back(&results[r][i]);
       Calibrated& graph = graphs_[keys[i]];
       graph.durations = gather_durations(session_, graph.blocking.graph, counted);
-      graph.logits = results.back()[i].logits();
-      check_bits(keys[i], "blocking", graph.logits);
+      check_bits(keys[i], "blocking", bits_of(results.back()[i]));
     }
+  }
+
+  static at::Tensor bits_of(const ForwardResult& result) {
+    return result.gradient_bits.defined() ? result.gradient_bits : result.logits();
   }
 
   bool on_device() const { return !session_.groups()[0]->device().is_cpu(); }
@@ -120,12 +124,12 @@ class Comparer {
   // Every schedule of one graph must give the same bits. On a CPU rewrites that keep bits must give
   // those of the connectivity's plain graph, too; a GPU's libraries choose kernels by size, so that
   // there chunks and pieces may change some.
-  void check_bits(const GraphKey& key, const std::string& schedule, const at::Tensor& logits) {
+  void check_bits(const GraphKey& key, const std::string& schedule, const at::Tensor& bits) {
     GraphKey family = key;
     if (!on_device()) std::get<2>(family) = std::get<3>(family) = 1;
-    const auto [found, first] = expected_.try_emplace(family, logits);
+    const auto [found, first] = expected_.try_emplace(family, bits);
     if (first) return;
-    if (!at::equal(found->second, logits)) differences_.push_back(checks_.size());
+    if (!at::equal(found->second, bits)) differences_.push_back(checks_.size());
     checks_.push_back(std::get<0>(key) + ", " + schedule + ", chunks " +
                       std::to_string(std::get<2>(key)) + ", pieces " +
                       std::to_string(std::get<3>(key)));
@@ -189,7 +193,7 @@ class Comparer {
     }
     for (size_t i = 0; i < steps_.size(); ++i) {
       for (const auto& round : results) {
-        check_bits(key_of(variants_[i]), variants_[i].schedule, round[i].logits());
+        check_bits(key_of(variants_[i]), variants_[i].schedule, bits_of(round[i]));
       }
       comparison_.rows.push_back(row(i, counted(i)));
     }
@@ -264,7 +268,7 @@ class Comparer {
   std::map<GraphKey, Calibrated> graphs_;
   std::map<GraphKey, at::Tensor> expected_;
   std::vector<PlannedStep> steps_;
-  std::vector<std::string> checks_;  // which logits were compared
+  std::vector<std::string> checks_;  // which bits were compared
   std::vector<size_t> differences_;  // those of checks_ that failed here
   Comparison comparison_;
 };

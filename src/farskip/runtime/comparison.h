@@ -18,9 +18,10 @@ struct ComparisonOptions {
   bool fp8_wire = false;  // as StepForm
   const RoutingRecord* replay = nullptr;
   at::ScalarType dtype = at::kFloat;
-  int repeat = 5;   // counted rounds; in each every variant runs once, in turn
-  int warm_up = 1;  // rounds before them
-  int threads = 1;  // compute threads of each rank; contention is measured with one
+  bool training = false;  // forward and backward, gradients of the weights in the same dtype
+  int repeat = 5;         // counted rounds; in each every variant runs once, in turn
+  int warm_up = 1;        // rounds before them
+  int threads = 1;        // compute threads of each rank; contention is measured with one
 };
 
 // Median and spread over the rounds of a step; a step takes as long as its slowest rank.
@@ -51,8 +52,9 @@ struct ComparisonRow {
 struct Comparison {
   std::vector<ComparisonRow> rows;
   Contention contention;
-  bool bits_equal = true;  // of logits over all schedules and rewrites that keep bits
-  int bits_compared = 0;   // runs that had another one to be equal to
+  // Of logits, or of gradients, over all schedules and rewrites that keep bits.
+  bool bits_equal = true;
+  int bits_compared = 0;  // runs that had another one to be equal to
   std::string first_difference;
 };
 

@@ -1,9 +1,10 @@
 #include <ATen/ops/index_select.h>
-#include <c10/core/StreamGuard.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "farskip/runtime/kernels.h"
+#include "farskip/runtime/on_stream.h"
 #include "farskip/runtime/routing_state.h"
 #include "farskip/runtime/row_counts.h"
 
@@ -12,15 +13,12 @@ namespace {
 
 bool per_rank(const Op& op) { return op.attributes.dispatch == DispatchForm::per_rank; }
 
-// What `make` computes on the group's stream behind `ready`, and when that is there: an input that
-// a launch makes itself must not wait for all that the compute lane has queued.
-template <typename Make>
-std::pair<at::Tensor, Event> on_stream_of(const Group& group, const Event& ready, Make make) {
-  if (group.device().is_cpu()) return {make(), Event()};
-  ready.block(group.stream());
-  const c10::StreamGuard guard(group.stream());
-  at::Tensor made = make();
-  return {std::move(made), Event::record(group.stream())};
+// Rows by rank of the placement, as the whole group counts them: ranks of other sets get none.
+std::vector<int64_t> over_group(const Group& group, const std::vector<int64_t>& rows) {
+  const auto ranks = static_cast<int>(rows.size());
+  std::vector<int64_t> all(static_cast<size_t>(group.size()), 0);
+  std::ranges::copy(rows, all.begin() + group.rank() / ranks * ranks);
+  return all;
 }
 
 // Every rank tells every other how many rows it will send for each of its experts, in the order of
@@ -29,7 +27,9 @@ Work launch_expert_counts(const KernelContext& context, Group& group, Inputs in,
   const ExpertLayout& layout = layout_of(context);
   std::vector<int64_t> sent;
   for (int rank = 0; rank < layout.ranks(); ++rank) sent.push_back(layout.experts_of(rank));
-  const std::vector<int64_t> received(sent.size(), out[0].size(1));
+  std::vector<int64_t> received(sent.size(), out[0].size(1));
+  received = over_group(group, received);
+  sent = over_group(group, sent);
   // Without chunks the rows lie by rank already.
   if (layout.chunks() == 1) {
     return group.all_to_all(out[0].view({-1}), in[0], received, sent, context.op.id, context.ready);
@@ -44,7 +44,8 @@ Work launch_expert_counts(const KernelContext& context, Group& group, Inputs in,
 
 Work launch_counts(const KernelContext& context, Group& group, Inputs in, Outputs out) {
   if (!per_rank(context.op)) return launch_expert_counts(context, group, in, out);
-  const std::vector<int64_t> one_each(group.size(), 1);
+  const std::vector<int64_t> one_each =
+      over_group(group, std::vector<int64_t>(context.placement.ranks(), 1));
   return group.all_to_all(out[0], in[0], one_each, one_each, context.op.id, context.ready);
 }
 
@@ -94,15 +95,16 @@ Work launch_dispatch(const KernelContext& context, Group& group, Inputs in, Outp
   int64_t first = 0;
   for (int before = 0; before < chunk; ++before) first += moved_rows(context, before).out.total;
   const Moved rows = moved_rows(context, chunk);
-  return group.all_to_all(out[0], in[0].narrow(0, first, rows.out.total), rows.in.by_rank,
-                          rows.out.by_rank, context.op.id, context.ready);
+  return group.all_to_all(out[0], in[0].narrow(0, first, rows.out.total),
+                          over_group(group, rows.in.by_rank), over_group(group, rows.out.by_rank),
+                          context.op.id, context.ready);
 }
 
 // Dispatch backwards.
 Work launch_combine(const KernelContext& context, Group& group, Inputs in, Outputs out) {
   const Moved rows = moved_rows(context, context.op.attributes.chunk);
-  return group.all_to_all(out[0], in[0], rows.out.by_rank, rows.in.by_rank, context.op.id,
-                          context.ready);
+  return group.all_to_all(out[0], in[0], over_group(group, rows.out.by_rank),
+                          over_group(group, rows.in.by_rank), context.op.id, context.ready);
 }
 
 }  // namespace

@@ -35,7 +35,7 @@ class Executor::Impl final : private Launcher {
         options_(options),
         lane_(group.device()),
         plans_(plan_ops(graph, kernels)),
-        sizes_(graph, placement, group.rank()),
+        sizes_(graph, placement, group.rank() % placement.ranks()),
         recordings_(graph, plans_, lane_, options.records && !options.check_finite),
         tensors_(graph, lane_, sizes_, recordings_, group.stream()),
         times_(lane_, graph.ops().size(), options.timeline),
@@ -83,16 +83,18 @@ class Executor::Impl final : private Launcher {
 
  private:
   void check_ranks() const {
-    auto require = [&](int found, const std::string& where) {
-      if (found == group_.size()) return;
-      throw ConfigError("made for another number of ranks than the group has",
-                        {.where = where,
-                         .expected = std::to_string(group_.size()),
-                         .found = std::to_string(found)});
+    auto require = [](int expected, int found, const std::string& where) {
+      if (found == expected) return;
+      throw ConfigError(
+          "made for another number of ranks than the group has",
+          {.where = where, .expected = std::to_string(expected), .found = std::to_string(found)});
     };
-    require(placement_.ranks(), "placement");
+    const int sets = std::max(1, group_.size() / placement_.ranks());
+    require(group_.size(), sets * placement_.ranks(), "placement");
     for (const Op& op : graph_.ops()) {
-      if (op.lane == Lane::communication) require(op.attributes.ranks, describe(op));
+      if (op.lane != Lane::communication) continue;
+      require(is_among_experts(op.kind) ? placement_.ranks() : group_.size(), op.attributes.ranks,
+              describe(op));
     }
   }
 
@@ -169,7 +171,7 @@ class Executor::Impl final : private Launcher {
     const int micro_batch = plan.op->attributes.micro_batch;
     return {.model = model_,
             .placement = placement_,
-            .rank = group_.rank(),
+            .rank = group_.rank() % placement_.ranks(),
             .op = *plan.op,
             .lengths = plan.by_sequences ? sizes_.lengths_of_part(plan.piece)
                                          : sizes_.lengths(micro_batch),

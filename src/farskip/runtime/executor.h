@@ -60,12 +60,14 @@ struct ExecutorOptions {
   std::chrono::duration<double> deadline{60};
 };
 
-// Runs the steps of one rank on its group's device. On a CPU the calling thread is the host and the
-// compute lane, the group's thread the communication lane. On a GPU the host queues the compute
-// lane's ops on a stream of its own and runs ahead; lanes wait for each other by events, and the
-// host waits only where it needs sizes, and at the end. Knows lanes, waits, sizes and the lifetimes
-// of tensors; what an op computes is in the kernel table alone. Everything that follows from the
-// graph is worked out once, when it is made. One thread at a time, with one intra-op thread.
+// Runs the steps of one rank on its group's device. The group may be several times as large as the
+// placement: rank r then has the experts of the placement's rank r % ranks, and exchanges tokens
+// with the ranks of its own set. On a CPU the calling thread is the host and the compute lane, the
+// group's thread the communication lane. On a GPU the host queues the compute lane's ops on a
+// stream of its own and runs ahead; lanes wait for each other by events, and the host waits only
+// where it needs sizes, and at the end. Knows lanes, waits, sizes and the lifetimes of tensors;
+// what an op computes is in the kernel table alone. Everything that follows from the graph is
+// worked out once, when it is made. One thread at a time, with one intra-op thread.
 class Executor {
  public:
   // All arguments must outlive the executor. Throws UnsupportedError for an op without a kernel,

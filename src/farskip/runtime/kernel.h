@@ -26,7 +26,7 @@ class KernelState {
 struct KernelContext {
   const ModelConfig& model;
   const Placement& placement;
-  int rank;
+  int rank;  // of the placement
   const Op& op;
   // Tokens of each sequence of the op's micro-batch; of the piece, where an op is cut between
   // sequences.

@@ -14,6 +14,7 @@ void visit(Figures& figures, const Visit& each) {
   each(figures.host_seconds);
   each(m.step), each(m.compute), each(m.communication), each(m.overlapped), each(m.exposed);
   each(m.idle_compute), each(m.skew), each(m.interior_communication), each(m.interior_exposed);
+  each(m.backward_communication), each(m.backward_exposed);
 }
 
 void append(std::vector<double>& numbers, const StepResult& result) {
@@ -80,20 +81,6 @@ double step_seconds(std::span<const RankFigures> ranks) {
   return slowest;
 }
 
-namespace {
-
-void set_percentages(OverlapMetrics& metrics) {
-  if (metrics.communication > 0) {
-    metrics.percent_overlapped = 100 * (1 - metrics.exposed / metrics.communication);
-  }
-  if (metrics.interior_communication > 0) {
-    metrics.interior_percent =
-        100 * (1 - metrics.interior_exposed / metrics.interior_communication);
-  }
-}
-
-}  // namespace
-
 OverlapMetrics mean_metrics(std::span<const RankFigures> ranks) {
   OverlapMetrics mean;
   const double share = 1.0 / static_cast<double>(ranks.size());
@@ -108,8 +95,10 @@ OverlapMetrics mean_metrics(std::span<const RankFigures> ranks) {
     mean.skew += share * m.skew;
     mean.interior_communication += share * m.interior_communication;
     mean.interior_exposed += share * m.interior_exposed;
+    mean.backward_communication += share * m.backward_communication;
+    mean.backward_exposed += share * m.backward_exposed;
   }
-  set_percentages(mean);
+  mean.set_percentages();
   return mean;
 }
 
@@ -121,12 +110,13 @@ OverlapMetrics median_metrics(std::span<const std::vector<RankFigures>> rounds) 
        {&OverlapMetrics::step, &OverlapMetrics::compute, &OverlapMetrics::communication,
         &OverlapMetrics::overlapped, &OverlapMetrics::exposed, &OverlapMetrics::idle_compute,
         &OverlapMetrics::skew, &OverlapMetrics::interior_communication,
-        &OverlapMetrics::interior_exposed}) {
+        &OverlapMetrics::interior_exposed, &OverlapMetrics::backward_communication,
+        &OverlapMetrics::backward_exposed}) {
     const auto middle = means.begin() + static_cast<std::ptrdiff_t>(means.size() / 2);
     std::ranges::nth_element(means, middle, {}, figure);
     median.*figure = (*middle).*figure;
   }
-  set_percentages(median);
+  median.set_percentages();
   return median;
 }
 

@@ -3,6 +3,8 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/full_like.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
@@ -14,7 +16,9 @@
 #include "farskip/base/error.h"
 #include "farskip/comm/host_gather.h"
 #include "farskip/comm/ranks.h"
+#include "farskip/nn/loss.h"
 #include "farskip/nn/rope.h"
+#include "farskip/runtime/dtypes.h"
 #include "farskip/runtime/kernels.h"
 #include "farskip/runtime/same_work.h"
 
@@ -25,6 +29,17 @@ constexpr Tag start_tag = -1, gather_tag = -2;
 
 int64_t tokens_before(const TokenBatch& tokens, int64_t sequence) {
   return std::accumulate(tokens.lengths.begin(), tokens.lengths.begin() + sequence, int64_t{0});
+}
+
+at::Tensor labels_of(const Batch& batch) {
+  const at::Tensor& ids = batch.inputs.at("input_ids");
+  at::Tensor labels = at::full_like(ids, no_label);
+  int64_t first = 0;
+  for (int64_t length : batch.lengths) {
+    labels.narrow(0, first, length - 1).copy_(ids.narrow(0, first + 1, length - 1));
+    first += length;
+  }
+  return labels;
 }
 
 // The ranks' records one after the other; ranks without tokens have none.
@@ -66,16 +81,21 @@ class RankRun {
   RankRun(const ModelConfig& model, const Placement& placement, const Weights& weights,
           const KernelTable& kernels, Group& group, const RunOptions& options, int64_t first_token)
       : group_(group),
+        weights_(weights),
         state_({.record = options.record_routing,
                 .replay = options.replay,
                 .first_token = first_token}),
         make_executor_([&, options](const Graph& graph) {
           return std::make_unique<Executor>(
               model, placement, graph, kernels, weights, group_,
-              ExecutorOptions{.state = &state_, .chaos_seed = options.chaos_seed});
+              ExecutorOptions{
+                  .state = &state_, .gradients = &gradients_, .chaos_seed = options.chaos_seed});
         }) {}
 
-  void add(const PlannedStep& step) { steps_.push_back({&step, make_executor_(step.graph)}); }
+  void add(const PlannedStep& step) {
+    add_gradients(step.graph);
+    steps_.push_back({&step, make_executor_(step.graph)});
+  }
 
   StepResult run(size_t index, const Batch& batch, RoutingRecord& record) {
     group_.barrier(start_tag).synchronize();
@@ -84,13 +104,35 @@ class RankRun {
     return result;
   }
 
+  // Of the gradients that the step left; undefined if it makes none.
+  at::Tensor gradient_bits() const {
+    std::vector<at::Tensor> sums;
+    for (const auto& [name, gradient] : gradients_) {
+      const auto bits = gradient.element_size() == 2 ? at::kShort : at::kInt;
+      sums.push_back(gradient.view(bits).sum(at::kLong).cpu());
+    }
+    return sums.empty() ? at::Tensor() : at::stack(sums);
+  }
+
  private:
+  // All steps leave theirs in the same place.
+  void add_gradients(const Graph& graph) {
+    for (const Value& value : graph.values()) {
+      if (value.kind != ValueKind::gradient || gradients_.count(value.name) != 0) continue;
+      const at::Tensor& weight = weights_.at(value.name);
+      gradients_[value.name] =
+          at::empty(weight.sizes(), weight.options().dtype(scalar_type_of(value.dtype)));
+    }
+  }
+
   struct Prepared {
     const PlannedStep* step;
     std::unique_ptr<Executor> executor;
   };
   Group& group_;
+  const Weights& weights_;
   RoutingState state_;
+  Weights gradients_;
   std::function<std::unique_ptr<Executor>(const Graph&)> make_executor_;
   std::vector<Prepared> steps_;
 };
@@ -117,6 +159,9 @@ Batch batch_of(const TokenBatch& tokens, Range sequences) {
   batch.inputs["input_ids"] = at::tensor(
       at::ArrayRef<int64_t>(tokens.ids.data() + first, static_cast<size_t>(count)), at::kLong);
   batch.inputs["positions"] = sequence_positions(batch.lengths);
+  batch.inputs["labels"] = labels_of(batch);
+  batch.inputs["label_count"] =
+      at::full({1}, static_cast<int64_t>(tokens.ids.size()) - tokens.batch(), at::kFloat);
   return batch;
 }
 
@@ -190,6 +235,9 @@ std::vector<std::vector<ForwardResult>> Session::run(std::span<const PlannedStep
   for (auto& round : results) {
     for (ForwardResult& result : round) result.ranks.resize(groups_.size());
   }
+  std::vector<std::vector<std::vector<at::Tensor>>> bits(
+      rounds,
+      std::vector<std::vector<at::Tensor>>(steps.size(), std::vector<at::Tensor>(groups_.size())));
   auto run_rank = [&](Group& group) {
     const int rank = group.rank();
     const size_t index = index_of(group);
@@ -201,6 +249,7 @@ std::vector<std::vector<ForwardResult>> Session::run(std::span<const PlannedStep
     for (size_t round = 0; round < rounds; ++round) {
       for (size_t i = 0; i < steps.size(); ++i) {
         results[round][i].ranks[index] = run.run(i, batch, records[round][i][index]);
+        bits[round][i][index] = run.gradient_bits();
       }
     }
   };
@@ -208,6 +257,7 @@ std::vector<std::vector<ForwardResult>> Session::run(std::span<const PlannedStep
   for (size_t round = 0; round < rounds; ++round) {
     for (size_t i = 0; i < steps.size(); ++i) {
       results[round][i].routing = merge(records[round][i]);
+      if (bits[round][i][0].defined()) results[round][i].gradient_bits = at::cat(bits[round][i]);
     }
   }
   return results;

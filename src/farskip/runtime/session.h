@@ -21,7 +21,8 @@ namespace farskip {
 // fewer sequences than ranks, the last ranks have none.
 std::vector<Range> distribute(int64_t sequences, int ranks);
 
-// The step inputs "input_ids" and "positions" of some sequences of a batch.
+// The step inputs of some sequences of a batch: "input_ids", "positions", "labels" (the token that
+// follows, none behind a sequence's last one) and "label_count", of the whole batch.
 Batch batch_of(const TokenBatch& tokens, Range sequences);
 
 struct RunOptions {
@@ -41,8 +42,12 @@ struct ForwardResult {
   std::vector<StepResult> ranks;  // of Session::groups()
   RoutingRecord routing;          // of these ranks' sequences in order, if it was recorded
 
+  // int64: for a step that goes back, of the ranks one after the other, a sum over the bits of the
+  // gradient of every weight; undefined else.
+  at::Tensor gradient_bits;
+
   // Of these ranks' sequences: fp32 [tokens, vocabulary], or [sequences, vocabulary] for a head on
-  // last rows only.
+  // last rows only; of a step that ends in a loss the ranks' shares of it [micro-batches].
   at::Tensor logits() const;
 };
 

@@ -1,7 +1,10 @@
 #include "farskip/runtime/step_plan.h"
 
+#include <algorithm>
 #include <numeric>
+#include <string>
 
+#include "farskip/base/error.h"
 #include "farskip/graph/cost.h"
 #include "farskip/graph/differentiate.h"
 #include "farskip/graph/rewrite.h"
@@ -30,7 +33,13 @@ Graph build_step(const ModelConfig& model, const Connectivity& connectivity, int
       static_cast<double>(std::accumulate(lengths.begin(), lengths.end(), int64_t{0}));
   const double sequences = static_cast<double>(lengths.size());
   StepSpec spec;
-  spec.ranks = ranks;
+  spec.ranks = ranks / std::max(1, form.data_parallel);
+  if (spec.ranks * form.data_parallel != ranks) {
+    throw GraphError("ranks do not divide into sets that share out the experts",
+                     {.where = "data_parallel",
+                      .expected = "a divisor of " + std::to_string(ranks) + " ranks",
+                      .found = std::to_string(form.data_parallel)});
+  }
   spec.tokens = tokens / ranks;
   spec.sequences = sequences / ranks;
   spec.context = sequences > 0 ? tokens / sequences : 0;

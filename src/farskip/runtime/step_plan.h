@@ -26,6 +26,7 @@ struct StepForm {
   RoutingMode routing = RoutingMode::model;
   HeadRows head = HeadRows::all;
   at::ScalarType dtype = at::kFloat;
+  int data_parallel = 1;  // sets of ranks that each share out all experts
   StepGoal goal = StepGoal::logits;
   at::ScalarType gradients = at::kFloat;  // dtype of the weights' gradients
 };
@@ -44,7 +45,7 @@ using DurationModel = std::function<Durations(const Graph&)>;
 Durations nominal_durations(const Graph& graph);
 
 // The graph of a step of `ranks` ranks that share sequences of these lengths, rewritten as `form`
-// says. Throws GraphError.
+// says. Throws GraphError, also for ranks that data_parallel does not divide.
 Graph build_step(const ModelConfig& model, const Connectivity& connectivity, int ranks,
                  std::span<const int64_t> lengths, const StepForm& form);
 

@@ -88,7 +88,7 @@ double communication_seconds(const Graph& graph, const Op& op, const HardwarePro
   if (op.kind == OpKind::reduce_gradients) {
     return reduce_scatter_seconds(hardware, ranks, graph.expected_bytes(op.outputs.at(0)) * ranks);
   }
-  if (op.kind == OpKind::gather_parameters) {
+  if (op.kind == OpKind::gather_parameters || op.kind == OpKind::spread_parameters) {
     return all_gather_seconds(hardware, ranks, graph.expected_bytes(op.inputs.at(0)) * ranks);
   }
   const double bytes = graph.expected_bytes(op.outputs.at(0));

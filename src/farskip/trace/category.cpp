@@ -26,6 +26,8 @@ SpanCategory category_of(const Span& span) {
   return SpanCategory::small;
 }
 
+bool is_backward(const Span& span) { return mentions(span.name, {"gradient"}); }
+
 const char* to_string(SpanCategory category) {
   switch (category) {
     case SpanCategory::attention:

@@ -19,6 +19,8 @@ inline constexpr int span_category_count = 7;
 // Told from the lane and from the words in the op's name ("attention", "shared", "dispatch", ...),
 // so that measured and simulated timelines need no more than names.
 SpanCategory category_of(const Span& span);
+// Of the backward pass: a gradient.
+bool is_backward(const Span& span);
 
 // For legends, e.g. "routed experts".
 const char* to_string(SpanCategory category);

@@ -43,6 +43,7 @@ struct Ends {
 Ends find_ends(const Timeline& timeline) {
   Ends ends;
   for (const Span& span : timeline.spans) {
+    if (is_backward(span)) continue;
     const SpanCategory category = category_of(span);
     if (category == SpanCategory::dispatch &&
         (!ends.first_dispatch || span.start < ends.first_dispatch->start)) {
@@ -89,18 +90,29 @@ OverlapMetrics measure_overlap(const Timeline& timeline) {
   metrics.communication = total_seconds(communication);
   metrics.overlapped = total_seconds(intersection(communication, compute));
   metrics.exposed = total_seconds(difference(communication, compute));
-  metrics.percent_overlapped = percent(metrics.overlapped, metrics.communication);
 
   const Ends ends = find_ends(timeline);
-  const Intervals interior = time_of(timeline, [&ends](const Span& span) {
+  const Chosen is_interior = [&ends](const Span& span) {
     return span.lane == Lane::communication && &span != ends.first_dispatch &&
            &span != ends.last_combine;
-  });
+  };
+  const Intervals interior = time_of(timeline, is_interior);
   metrics.interior_communication = total_seconds(interior);
   metrics.interior_exposed = total_seconds(difference(interior, compute));
-  metrics.interior_percent =
-      percent(total_seconds(intersection(interior, compute)), metrics.interior_communication);
+  const Intervals backward =
+      time_of(timeline, [&](const Span& span) { return is_interior(span) && is_backward(span); });
+  metrics.backward_communication = total_seconds(backward);
+  metrics.backward_exposed = total_seconds(difference(backward, compute));
+  metrics.set_percentages();
   return metrics;
+}
+
+void OverlapMetrics::set_percentages() {
+  percent_overlapped = percent(communication - exposed, communication);
+  interior_percent = percent(interior_communication - interior_exposed, interior_communication);
+  backward_percent = percent(backward_communication - backward_exposed, backward_communication);
+  const double forward = interior_communication - backward_communication;
+  forward_percent = percent(forward - (interior_exposed - backward_exposed), forward);
 }
 
 }  // namespace farskip

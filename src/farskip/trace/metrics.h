@@ -29,11 +29,21 @@ struct OverlapMetrics {
   std::optional<double> percent_overlapped;
 
   // The same without the first dispatch op in time and the last combine op in time, which have
-  // nothing before or behind them to hide in. With chunks or micro-batches that is the one first
-  // and the one last op, not all of their layer. Counts and other collectives stay in.
+  // nothing before or behind them to hide in; in a backward pass there is always something. With
+  // chunks or micro-batches that is the one first and the one last op, not all of their layer.
+  // Counts and other collectives stay in.
   double interior_communication = 0;
   double interior_exposed = 0;
   std::optional<double> interior_percent;
+  // Of it, what carries gradients back: zero in a step that has no backward pass.
+  double backward_communication = 0;
+  double backward_exposed = 0;
+  std::optional<double> backward_percent;
+  // And what does not.
+  std::optional<double> forward_percent;
+
+  // Works percentages out from the seconds they follow from.
+  void set_percentages();
 };
 
 // Throws Error if a span has times that are not finite, or ends before it starts.

@@ -39,11 +39,12 @@ void append_entries(ShardList& entries, const WeightSpec& spec, const Placement&
 
 }  // namespace
 
-ParameterStore::ParameterStore(const ModelConfig& model, const Placement& placement, int rank,
-                               std::span<const ParameterBucket> buckets, at::ScalarType dtype,
-                               at::ScalarType gradients, at::Device device)
-    : rank_(rank), dtype_(dtype), gradient_dtype_(gradients), device_(device) {
-  const std::vector<WeightSpec> specs = weight_specs(model, placement, rank, dtype);
+ParameterStore::ParameterStore(const ModelConfig& model, const Placement& placement, int ranks,
+                               int rank, std::span<const ParameterBucket> buckets,
+                               at::ScalarType dtype, at::ScalarType gradients, at::Device device)
+    : ranks_(ranks), rank_(rank), dtype_(dtype), gradient_dtype_(gradients), device_(device) {
+  const int expert_rank = rank % placement.ranks();
+  const std::vector<WeightSpec> specs = weight_specs(model, placement, expert_rank, dtype);
   std::set<std::string> bucketed;
   for (const ParameterBucket& bucket : buckets) {
     add_bucket(bucket, specs, placement);
@@ -60,10 +61,15 @@ void ParameterStore::add_bucket(const ParameterBucket& bucket, const std::vector
                                 const Placement& placement) {
   ShardList entries;
   for (const std::string& name : bucket.names) {
-    append_entries(entries, spec_of(specs, name), placement, rank_);
+    append_entries(entries, spec_of(specs, name), placement, rank_ % placement.ranks());
   }
-  const int parts = bucket.of_experts ? 1 : placement.ranks();
-  const BucketPart part = cut_bucket(entries, parts, bucket.of_experts ? 0 : rank_);
+  const int parts = bucket.of_experts ? ranks_ / placement.ranks() : ranks_;
+  // As many elements for each expert (graph/update.h), so that lengths are multiples of experts.
+  const int expert_rank = rank_ % placement.ranks();
+  const BucketPart part =
+      bucket.of_experts ? cut_bucket(entries, parts, rank_ / placement.ranks(),
+                                     static_cast<int64_t>(placement.experts_of(expert_rank).size()))
+                        : cut_bucket(entries, parts, rank_);
   const at::TensorOptions options = at::TensorOptions().device(device_);
   StoredBucket stored;
   stored.names = bucket.names;

@@ -25,8 +25,7 @@ struct UpdateRun {
 struct StoredBucket {
   std::vector<std::string> names;
   bool of_experts = false;
-  // All parameters one behind the other, zeros up to a multiple of the ranks behind them (none
-  // behind experts).
+  // All parameters one behind the other, zeros up to a multiple of the ranks that have them.
   at::Tensor parameters;  // in the dtype that the model computes in
   at::Tensor gradients;   // the same elements
   // This rank's part; of experts all. Master weights of a part that is fp32 and all of the bucket
@@ -42,9 +41,10 @@ struct StoredBucket {
 // memory: collectives and updates take it whole. One thread.
 class ParameterStore {
  public:
-  // Zeros everywhere. Parameters that are in no bucket are kept as they are and never updated.
-  // Throws GraphError for a bucket that names an unknown weight.
-  ParameterStore(const ModelConfig& model, const Placement& placement, int rank,
+  // Of rank `rank` of `ranks`: a multiple of the placement's, whose rank r % placement.ranks() says
+  // which experts rank r has. Zeros everywhere. Parameters that are in no bucket are kept as they
+  // are and never updated. Throws GraphError for a bucket that names an unknown weight.
+  ParameterStore(const ModelConfig& model, const Placement& placement, int ranks, int rank,
                  std::span<const ParameterBucket> buckets, at::ScalarType dtype,
                  at::ScalarType gradients = at::kFloat, at::Device device = at::kCPU);
 
@@ -73,7 +73,7 @@ class ParameterStore {
   std::vector<StateShard> part_shards() const;
   std::vector<StateShard> untrained_shards() const;
 
-  const int rank_;
+  const int ranks_, rank_;
   const at::ScalarType dtype_, gradient_dtype_;
   const at::Device device_;
   std::vector<StoredBucket> buckets_;

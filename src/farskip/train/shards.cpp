@@ -99,10 +99,11 @@ ShardList held_entries(std::span<const FlatParameter> parameters, const Placemen
   return list;
 }
 
-BucketPart cut_bucket(std::span<const ShardEntry> bucket, int parts, int part) {
+BucketPart cut_bucket(std::span<const ShardEntry> bucket, int parts, int part, int64_t unit) {
   check_index("part", part, parts);
   BucketPart result;
-  result.length = (elements_of(bucket) + parts - 1) / parts;
+  const int64_t pieces = parts * unit;
+  result.length = (elements_of(bucket) + pieces - 1) / pieces * unit;
   result.begin = result.length * part;
   int64_t place = 0;  // of the entry in the bucket
   for (const ShardEntry& entry : bucket) {

@@ -51,9 +51,10 @@ struct BucketPart {
   int64_t length = 0;  // the same for every part; elements behind those of `entries` are padding
 };
 
-// Part `part` of a bucket cut into `parts`: each part is ceil(elements / parts) long, the bucket
-// counts as padded at its end up to parts x length. Throws ConfigError for no such part.
-BucketPart cut_bucket(std::span<const ShardEntry> bucket, int parts, int part);
+// Part `part` of a bucket cut into `parts`: each part is ceil(elements / parts) long, rounded up to
+// a multiple of `unit`; the bucket counts as padded at its end up to parts x length. Throws
+// ConfigError for no such part.
+BucketPart cut_bucket(std::span<const ShardEntry> bucket, int parts, int part, int64_t unit = 1);
 
 // What of the optimizer's state a rank keeps, so that over all ranks every element is kept once.
 struct OptimizerShard {

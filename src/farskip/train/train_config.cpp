@@ -91,6 +91,7 @@ void check(const TrainConfig& config) {
     refuse("micro_batches", "a divisor of " + std::to_string(config.sequences) + " sequences",
            std::to_string(config.micro_batches));
   }
+  require_at_least("data_parallel", config.data_parallel, 1);
   require_at_least("steps", config.steps, 1);
   require_at_least("log_every", config.log_every, 1);
   require_at_least("validate_every", config.validate_every, 0);

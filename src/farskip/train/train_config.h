@@ -29,6 +29,7 @@ struct TrainConfig {
   double max_norm = 1.0;
   std::string dtype = "float32";
 
+  int data_parallel = 1;
   std::string schedule = "overlapped", routing = "model";
   bool two_batch = false;
   int expert_chunks = 1, pieces = 1;
@@ -69,6 +70,8 @@ void visit_settings(Config& c, Visit&& visit) {
   visit("dtype", c.dtype,
         "float32 or bfloat16: of activations and of weights as read; masters are "
         "float32");
+  visit("data_parallel", c.data_parallel,
+        "sets of ranks that each share out all experts: expert parallelism is ranks over this");
   visit("schedule", c.schedule, "blocking, released or overlapped");
   visit("routing", c.routing, "model, or balanced: for measuring, meaningless as training");
   visit("two_batch", c.two_batch, "two micro-batches of each rank interleaved");

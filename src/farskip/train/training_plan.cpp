@@ -12,6 +12,7 @@ StepForm form_of(const TrainConfig& config, StepGoal goal) {
           .pieces = config.pieces,
           .routing = config.routing == "balanced" ? RoutingMode::balanced : RoutingMode::model,
           .dtype = config.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat,
+          .data_parallel = config.data_parallel,
           .goal = goal};
 }
 
@@ -22,6 +23,10 @@ PlannedStep scheduled(Graph graph, const TrainConfig& config) {
 
 }  // namespace
 
+Placement training_placement(const TrainConfig& config, const ModelConfig& model, int ranks) {
+  return Placement::contiguous(model.router.experts, ranks / config.data_parallel);
+}
+
 TrainingPlan plan_training(const ModelConfig& model, const Connectivity& connectivity, int ranks,
                            const TrainConfig& config) {
   const std::vector<int64_t> lengths(static_cast<size_t>(config.sequences / config.micro_batches),
@@ -30,7 +35,7 @@ TrainingPlan plan_training(const ModelConfig& model, const Connectivity& connect
       build_step(model, connectivity, ranks, lengths, form_of(config, StepGoal::gradients));
   TrainingPlan plan;
   plan.buckets = plan_buckets(backward, config.bucket_mib * 1024 * 1024);
-  plan.update = scheduled(add_update(backward, plan.buckets), config);
+  plan.update = scheduled(add_update(backward, plan.buckets, ranks), config);
   plan.accumulate = scheduled(backward, config);
   plan.validate = scheduled(
       build_step(model, connectivity, ranks, lengths, form_of(config, StepGoal::loss)), config);

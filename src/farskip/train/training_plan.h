@@ -16,6 +16,9 @@ struct TrainingPlan {
   PlannedStep validate;    // forward
 };
 
+// Where experts are: rank r of the run has those of the placement's rank r % its ranks.
+Placement training_placement(const TrainConfig& config, const ModelConfig& model, int ranks);
+
 // Scheduled by nominal durations; `rescheduled` once real ones are known. Throws as plan_step.
 TrainingPlan plan_training(const ModelConfig& model, const Connectivity& connectivity, int ranks,
                            const TrainConfig& config);
