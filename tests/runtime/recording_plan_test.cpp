@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <set>
 
+#include "farskip/graph/build.h"
 #include "farskip/runtime/kernels.h"
 #include "fixture.h"
 
@@ -90,6 +91,40 @@ TEST(RecordingPlan, StretchesFollowTheLaneAndWaitOnlyAtTheirBeginning) {
         ++index;
       }
     }
+  }
+}
+
+// What another lane waits for must have its own mark behind it.
+TEST(RecordingPlan, AStretchEndsWhereAnotherLaneWaitsForIt) {
+  const Fixture fixture("deepseek_v3");
+  Planned planned(fixture, 2, {.schedule = "overlapped"});
+  const auto longest = std::ranges::max_element(planned.recordings.stretches, {},
+                                                [](const auto& stretch) { return stretch.size(); });
+  ASSERT_GT(longest->size(), 2u);
+  const OpId middle = (*longest)[longest->size() / 2].op, after = longest->back().op;
+  std::vector<Step> steps = planned.step.schedule.steps;
+  std::ranges::find(steps.rbegin(), steps.rend(), Lane::communication, &Step::lane)->wait_for = {
+      middle};
+  const RecordingPlan cut = plan_recordings(planned.step.graph, planned.plans, steps);
+  EXPECT_EQ(cut.stretches[cut.stretch_of[middle]].back().op, middle);
+  EXPECT_NE(cut.stretch_of[after], cut.stretch_of[middle]);
+}
+
+TEST(RecordingPlan, LeavesOutWhatCollectivesRead) {
+  const Fixture fixture("deepseek_v3");
+  const ModelConfig& model = fixture.config();
+  const Graph graph = build_forward(
+      model, Connectivity::preset("farskip", model.layers),
+      {.form = ParallelForm::replicated_all_reduce, .ranks = 2, .tokens = 96, .sequences = 2});
+  KernelTable kernels = step_kernels();
+  kernels.add(OpKind::plan, {.kernel = [](const KernelContext&, Inputs, Outputs) {},
+                             .bind = [](const KernelContext&, const Symbol&, Inputs,
+                                        Inputs) { return int64_t{0}; }});
+  const RecordingPlan plan =
+      plan_recordings(graph, plan_ops(graph, kernels), blocking_schedule(graph).steps);
+  for (const Op& op : graph.ops()) {
+    if (op.kind == OpKind::output_projection) EXPECT_EQ(plan.stretch_of[op.id], none);
+    if (op.kind == OpKind::attention_core) EXPECT_NE(plan.stretch_of[op.id], none);
   }
 }
 

@@ -108,6 +108,7 @@ ComparisonOptions comparison_options(const BenchOptions& options) {
   ComparisonOptions comparison{.variants = variants_of(options),
                                .repeat = options.repeat,
                                .warm_up = options.warm_up,
+                               .records = options.records,
                                .threads = options.transport.threads};
   comparison.dispatch = options.dispatch.dispatch();
   comparison.fp8_wire = options.dispatch.fp8();
@@ -269,6 +270,8 @@ void add_comparison_options(CLI::App& command, BenchOptions& o) {
   command.add_option("--repeat", o.repeat, "rounds that count; in each all variants run in turn")
       ->capture_default_str()
       ->check(CLI::Range(1, 10000));
+  command.add_flag("!--no-recording", o.records,
+                   "on a GPU: launch every op of every step by itself");
   command.add_option("--warm-up", o.warm_up, "rounds before them")
       ->capture_default_str()
       ->check(CLI::Range(0, 1000));

@@ -118,6 +118,7 @@ void print_json(const BenchOptions& options, const Bench& bench, const Compariso
                                 {"tokens_per_rank", options.tokens},
                                 {"dtype", options.dtype},
                                 {"routing", options.routing[0]},
+                                {"recorded", options.records && options.transport.device != "cpu"},
                                 {"dispatch", options.dispatch.form},
                                 {"wire", options.dispatch.wire},
                                 {"repeat", options.repeat},

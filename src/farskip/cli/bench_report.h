@@ -31,6 +31,7 @@ struct BenchOptions {
   std::string dtype = "float32";
   bool training = false, deterministic = false;
   int repeat = 5, warm_up = 1;
+  bool records = true;
   uint64_t seed = 1;
   bool json = false;
   std::string trace;

@@ -69,8 +69,11 @@ struct PrivateMemory::State {
   at::cuda::MemPool pool;
 };
 
+// While private memory is given out, libtorch can not take back what it keeps for later: it goes
+// back to the device before.
 PrivateMemory::PrivateMemory(at::Device device) {
   const c10::cuda::CUDAGuard guard(device);
+  c10::cuda::CUDACachingAllocator::emptyCache();
   state_ = std::make_unique<State>(device);
 }
 

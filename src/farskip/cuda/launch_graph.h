@@ -34,7 +34,8 @@ class LaunchGraph {
 void record_event_in_graph(void* event, const c10::Stream& stream);
 
 // Memory of one GPU that is given out for one purpose only, such as what a LaunchGraph writes. What
-// is freed is used again for the same purpose and goes back to the device with this.
+// is freed is used again for the same purpose and goes back to the device with this. To make one
+// waits for the device.
 // Thread rule: one thread. Made in a build without CUDA: UnsupportedError.
 class PrivateMemory {
  public:

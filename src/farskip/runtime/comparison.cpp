@@ -84,6 +84,7 @@ class Comparer {
                         {.rounds = count,
                          .replay = options_.replay,
                          .pin_threads = true,
+                         .records = options_.records,
                          .threads = options_.threads});
   }
 

@@ -21,6 +21,7 @@ struct ComparisonOptions {
   bool training = false;  // forward and backward, gradients of the weights in the same dtype
   int repeat = 5;         // counted rounds; in each every variant runs once, in turn
   int warm_up = 1;        // rounds before them
+  bool records = true;    // as ExecutorOptions
   int threads = 1;        // compute threads of each rank; contention is measured with one
 };
 

@@ -86,10 +86,11 @@ class RankRun {
                 .replay = options.replay,
                 .first_token = first_token}),
         make_executor_([&, options](const Graph& graph) {
-          return std::make_unique<Executor>(
-              model, placement, graph, kernels, weights, group_,
-              ExecutorOptions{
-                  .state = &state_, .gradients = &gradients_, .chaos_seed = options.chaos_seed});
+          return std::make_unique<Executor>(model, placement, graph, kernels, weights, group_,
+                                            ExecutorOptions{.state = &state_,
+                                                            .gradients = &gradients_,
+                                                            .chaos_seed = options.chaos_seed,
+                                                            .records = options.records});
         }) {}
 
   void add(const PlannedStep& step) {
