@@ -1,6 +1,10 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
+#include <c10/cuda/CUDAGraphsC10Utils.h>
 #include <gtest/gtest.h>
+
+#include <map>
+#include <stdexcept>
 
 #include "../gpu.h"
 #include "stand_in.h"
@@ -78,6 +82,42 @@ TEST_F(Recorded, StepsReadTheirInputs) {
     EXPECT_TRUE(at::equal(logits_of(recording->run(step.schedule, batch)),
                           logits_of(plain->run(step.schedule, batch))));
   }
+}
+
+Kernel plain_attention = nullptr;
+int refusals = 0;
+
+void refuse_to_be_recorded(const KernelContext& context, Inputs in, Outputs out) {
+  if (c10::cuda::currentStreamCaptureStatusMayInitCtx() != c10::cuda::CaptureStatus::None) {
+    ++refusals;
+    throw std::runtime_error("not while recording");
+  }
+  plain_attention(context, in, out);
+}
+
+TEST_F(Recorded, StepsGoOnWhereRecordingFails) {
+  const Fixture fixture("deepseek_v3");
+  const TokenBatch tokens = fixture.prefixes({48, 48, 48, 48});
+  StandIn rank(fixture, at::kFloat);
+  const PlannedStep step = rank.plan(tokens, {.schedule = "overlapped"});
+  const Batch batch = batch_of(tokens, {0, 1});
+  const auto plain = rank.executor(step, {.records = false});
+  const StepResult expected = plain->run(step.schedule, batch);
+  for (const Op& op : step.graph.ops()) {
+    if (op.kind != OpKind::attention_core) continue;
+    KernelEntry entry = rank.kernels().find(op);
+    plain_attention = entry.kernel;
+    entry.kernel = refuse_to_be_recorded;
+    rank.kernels().add(OpKind::attention_core, entry);
+    break;
+  }
+  const auto refusing = rank.executor(step);
+  for (int i = 0; i < 5; ++i) {
+    const StepResult result = refusing->run(step.schedule, batch);
+    EXPECT_TRUE(at::equal(logits_of(result), logits_of(expected))) << i;
+    EXPECT_EQ(result.timeline.spans.size(), expected.timeline.spans.size());
+  }
+  EXPECT_EQ(refusals, 1) << "it is tried once";
 }
 
 TEST_F(Recorded, OpsHaveTheirTimes) {

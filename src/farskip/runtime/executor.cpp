@@ -228,25 +228,36 @@ class Executor::Impl final : private Launcher {
   // Launches recorded ops by one call; the first time records them.
   void launch_stretch(std::span<const Step> stretch) {
     const OpId first = stretch.front().op, last = stretch.back().op;
-    if (recordings_.is_recording()) {
-      for (const Step& step : stretch) times_.keep_events(step.op);
-      recordings_.record(first, [&] {
-        for (const Step& step : stretch) {
-          times_.record_begin(step.op);
-          run_kernel(plans_[step.op]);
-          if (step.op != last) times_.record_end(step.op);
-          free_staying(step);
-        }
-      });
-    } else {
+    if (!recordings_.is_recording()) {
       for (const Step& step : stretch) {
         tensors_.prepare(plans_[step.op], out_);
         tensors_.keep(plans_[step.op], out_);
         free_staying(step);
       }
+    } else if (!record_stretch(stretch)) {
+      return compute(plans_[first]);
     }
     recordings_.launch(first);
     times_.end_op(last, awaited_[last]);
+  }
+
+  // False if the ops must be launched one by one.
+  bool record_stretch(std::span<const Step> stretch) {
+    for (const Step& step : stretch) times_.keep_events(step.op);
+    const OpId last = stretch.back().op;
+    const bool recorded = recordings_.record(stretch.front().op, [&] {
+      for (const Step& step : stretch) {
+        times_.record_begin(step.op);
+        run_kernel(plans_[step.op]);
+        if (step.op != last) times_.record_end(step.op);
+      }
+    });
+    for (const Step& step : stretch) recorded ? free_staying(step) : forget_outputs(step);
+    return recorded;
+  }
+
+  void forget_outputs(const Step& step) {
+    for (const OutputPlan& output : plans_[step.op].outputs) tensors_.free(output.value);
   }
 
   // What only ops of the compute lane read goes as soon as the last of them is launched.

@@ -3,6 +3,7 @@
 #include <ATen/ops/from_blob.h>
 
 #include <algorithm>
+#include <exception>
 #include <utility>
 
 #include "farskip/cuda/device.h"
@@ -38,7 +39,7 @@ void Recordings::begin(const Schedule& schedule, const std::vector<int64_t>& len
     if (state_ == State::watched) {
       memory_ = std::make_unique<cuda::PrivateMemory>(lane_.device());
       state_ = State::recording;
-    } else {
+    } else if (state_ == State::recording) {
       state_ = State::recorded;
     }
     return;
@@ -85,8 +86,16 @@ void Recordings::keep_places(const OpPlan& plan, std::span<const at::Tensor> out
   }
 }
 
-void Recordings::record(OpId op, const std::function<void()>& queue) {
-  graphs_[plan_.stretch_of[op]].emplace(lane_.stream(), queue);
+bool Recordings::record(OpId op, const std::function<void()>& queue) {
+  try {
+    graphs_[plan_.stretch_of[op]].emplace(lane_.stream(), queue);
+    return true;
+  } catch (const std::exception&) {
+    // What is wrong with an op itself shows again when it is launched alone.
+    std::ranges::fill(places_, at::Tensor());
+    state_ = State::refused;
+    return false;
+  }
 }
 
 void Recordings::launch(OpId op) const { graphs_[plan_.stretch_of[op]]->launch(lane_.stream()); }

@@ -18,7 +18,8 @@ namespace farskip {
 // an op costs the host much more than to launch a recorded one. When a schedule comes a second time
 // with the same sequences, its stretches (recording_plan.h) are recorded, with memory of their own
 // that stays where it is, and from then on they are launched as recorded. What is computed, and the
-// order on the lane, stay the same. Thread rule: one thread.
+// order on the lane, stay the same. Where recording fails, for want of memory say, ops go on being
+// launched one by one. Thread rule: one thread.
 class Recordings {
  public:
   // All arguments must outlive it. Not `wanted`, or on another device: nothing is ever recorded.
@@ -51,13 +52,15 @@ class Recordings {
   bool stays(ValueId value) const { return is_on() && plan_.stays[value]; }
 
   // While recording: records what `queue` queues on the lane for the stretch that begins with `op`.
-  void record(OpId op, const std::function<void()>& queue);
+  // False if that fails: nothing of it was queued, and nothing is recorded any more as long as the
+  // same steps come.
+  bool record(OpId op, const std::function<void()>& queue);
   // Queues it on the lane.
   void launch(OpId op) const;
 
  private:
-  // off: not for this device or step; watched: seen once; then recording, then recorded.
-  enum class State { off, watched, recording, recorded };
+  // off: nothing was seen yet; watched: seen once; then recording, then recorded, or refused.
+  enum class State { off, watched, recording, recorded, refused };
   void forget();
 
   const Graph& graph_;
