@@ -8,6 +8,7 @@
 #include <string>
 
 #include "farskip/graph/build.h"
+#include "farskip/graph/recompute.h"
 #include "farskip/schedule/schedule.h"
 
 namespace farskip {
@@ -27,7 +28,8 @@ struct StepForm {
   HeadRows head = HeadRows::all;
   at::ScalarType dtype = at::kFloat;
   StepGoal goal = StepGoal::logits;
-  at::ScalarType gradients = at::kFloat;  // dtype of the weights' gradients
+  at::ScalarType gradients = at::kFloat;          // dtype of the weights' gradients
+  RecomputeKind recompute = RecomputeKind::none;  // of a step for gradients
 };
 
 // A graph and a verified schedule of it.
