@@ -12,7 +12,8 @@ StepForm form_of(const TrainConfig& config, StepGoal goal) {
           .pieces = config.pieces,
           .routing = config.routing == "balanced" ? RoutingMode::balanced : RoutingMode::model,
           .dtype = config.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat,
-          .goal = goal};
+          .goal = goal,
+          .recompute = recompute_kind(config.recompute)};
 }
 
 PlannedStep scheduled(Graph graph, const TrainConfig& config) {
