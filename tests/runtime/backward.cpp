@@ -1,8 +1,10 @@
 #include "backward.h"
 
 #include <ATen/ops/cat.h>
+#include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/full_like.h>
+#include <gtest/gtest.h>
 
 #include <limits>
 #include <numeric>
@@ -93,6 +95,14 @@ BackwardResult run_backward(const Fixture& fixture, const PlannedStep& step,
     result.gradients[spec.name] = whole;
   }
   return result;
+}
+
+void expect_same_bits(const BackwardResult& expected, const BackwardResult& found) {
+  EXPECT_TRUE(at::equal(expected.loss, found.loss));
+  ASSERT_EQ(expected.gradients.size(), found.gradients.size());
+  for (const auto& [name, gradient] : expected.gradients) {
+    EXPECT_TRUE(at::equal(gradient, found.gradients.at(name))) << name;
+  }
 }
 
 std::map<std::string, at::Tensor> by_checkpoint_name(const Fixture& fixture,

@@ -29,6 +29,9 @@ BackwardResult run_backward(const Fixture& fixture, const PlannedStep& step,
                             at::ScalarType gradients = at::kFloat,
                             std::vector<std::unique_ptr<Group>> groups = {});
 
+// Loss and every gradient.
+void expect_same_bits(const BackwardResult& expected, const BackwardResult& found);
+
 // The gradients under the names that the fixture's checkpoint has for its weights.
 std::map<std::string, at::Tensor> by_checkpoint_name(const Fixture& fixture,
                                                      const Weights& gradients);

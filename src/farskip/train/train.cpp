@@ -132,8 +132,10 @@ class RankRun {
          .peak_activation_bytes = static_cast<double>(done.rank.peak_activation_bytes)});
   }
 
+  // What the step takes, not what is computed again to save memory.
   double step_flops() const {
-    return total_cost(plan_.update.graph).flops * group_.size() *
+    const Graph& step = plan_.update.graph;
+    return (total_cost(step).flops - cost_of_recomputing(step).flops) * group_.size() *
            static_cast<double>(config_.micro_batches);
   }
 

@@ -13,7 +13,8 @@ StepForm form_of(const TrainConfig& config, StepGoal goal) {
           .routing = config.routing == "balanced" ? RoutingMode::balanced : RoutingMode::model,
           .dtype = config.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat,
           .data_parallel = config.data_parallel,
-          .goal = goal};
+          .goal = goal,
+          .recompute = recompute_kind(config.recompute)};
 }
 
 PlannedStep scheduled(Graph graph, const TrainConfig& config) {
