@@ -34,14 +34,16 @@ Graph random_step(std::mt19937& random) {
     return all[std::uniform_int_distribution<size_t>(0, all.size() - 1)(random)];
   };
   const auto kinds = recompute_kinds();
-  Graph graph = backward(
-      one_of("deepseek-v3", "qwen3-30b-a3b", "mixtral-8x7b"), one_of(2, 3, 4),
-      one_of("standard", "farskip", "attention-only", "fresh-shared", "ladder", "depth-2"),
-      one_of(1, 2, 8), kinds[std::uniform_int_distribution<size_t>(0, kinds.size() - 1)(random)]);
+  const int ranks = one_of(1, 2, 8);
+  Graph graph =
+      backward(one_of("deepseek-v3", "qwen3-30b-a3b", "mixtral-8x7b"), one_of(2, 3, 4),
+               one_of("standard", "farskip", "attention-only", "fresh-shared", "ladder", "depth-2"),
+               ranks, kinds[std::uniform_int_distribution<size_t>(0, kinds.size() - 1)(random)]);
   if (one_of(false, true)) graph = two_batch(graph);
-  if (one_of(false, true) && graph.op(0).attributes.ranks < 8) graph = expert_chunks(graph, 2);
+  if (one_of(false, true) && ranks < 8) graph = expert_chunks(graph, 2);
   graph = pieces(graph, one_of(1, 3));
-  return one_of(false, true) ? add_update(graph, plan_buckets(graph, 64 * megabyte)) : graph;
+  if (one_of(false, true)) return graph;
+  return add_update(graph, plan_buckets(graph, 64 * megabyte), ranks * one_of(1, 2));
 }
 
 // Over five decades, some of them nothing at all.

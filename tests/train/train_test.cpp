@@ -105,7 +105,9 @@ TEST(Train, RecomputationHoldsLessAndChangesNoBit) {
     const TrainingJob::Run run = job.run(config, {});
     EXPECT_EQ(kept.losses(), run.losses()) << kind;
     EXPECT_TRUE(state_bytes(kept.saved.back()) == state_bytes(run.saved.back())) << kind;
-    EXPECT_LT(run.reports.back().peak_activation_bytes, kept.reports.back().peak_activation_bytes);
+    // Of the first step: later ones are scheduled by how long ops took.
+    EXPECT_LT(run.reports.front().peak_activation_bytes,
+              kept.reports.front().peak_activation_bytes);
   }
   config.recompute = "most";
   EXPECT_THROW(job.run(config, {}), ConfigError);
