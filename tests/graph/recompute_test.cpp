@@ -22,9 +22,9 @@ using testing::moe_layers;
 
 constexpr int layers = 3;
 
-Graph backward(const char* model, const char* preset, StepSpec spec) {
+Graph backward(const char* model, const char* preset, StepSpec spec, int count = layers) {
   spec.end = StepEnd::loss;
-  return differentiate(forward(moe_layers(model, layers), preset, spec));
+  return differentiate(forward(moe_layers(model, count), preset, spec));
 }
 
 Graph example(const char* preset = "farskip", int ranks = 8) {
@@ -143,6 +143,32 @@ TEST(Recompute, RunsBetweenTheGradientOfItsBlockAndTheOpThatReadsIt) {
       }
     }
   }
+}
+
+// Bytes a token and layer, docs/formulas.md section 5.
+TEST(Recompute, HoldsWhatTheFormulasSay) {
+  auto held = [](RecomputeKind kind, int count) {
+    const Graph graph =
+        recompute(backward("deepseek-v3", "farskip", bf16_step(8, 4096, 2048), count), kind);
+    const OpId loss = last_forward_op(graph);
+    double bytes = 0;
+    for (const Value& value : graph.values()) {
+      const auto readers = graph.consumers(value.id);
+      const bool made_forward = value.producer != none && value.producer <= loss;
+      if (made_forward && !readers.empty() && readers.back() > loss) {
+        bytes += graph.expected_bytes(value.id);
+      }
+    }
+    return bytes;
+  };
+  auto a_layer = [&](RecomputeKind kind) { return (held(kind, 4) - held(kind, 3)) / 4096; };
+  const double always = 2 * 14336 + 8 * 14336 + 256 * 4 + 8 * (8 + 8 + 4), received = 8 * 14336;
+  const double attention = 14336 + 2 * (81920 + 2112) + 4 * 128, experts = 14336 + 2 * 9 * 4096;
+  EXPECT_NEAR(a_layer(RecomputeKind::none), always + received + attention + experts, 10);
+  EXPECT_NEAR(a_layer(RecomputeKind::attention), always + received + experts, 10);
+  EXPECT_NEAR(a_layer(RecomputeKind::experts), always + received + attention, 10);
+  EXPECT_NEAR(a_layer(RecomputeKind::all), always + received, 10);
+  EXPECT_NEAR(a_layer(RecomputeKind::all_and_dispatch), always, 10);
 }
 
 // FLOPs a token and layer, docs/formulas.md section 5.

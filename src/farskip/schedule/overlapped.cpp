@@ -166,18 +166,18 @@ std::vector<std::vector<double>> priorities(const Graph& graph, const Durations&
 struct Candidate {
   Schedule schedule;
   double step = 0;  // seconds, in simulation
-  double peak = 0;  // bytes of activations
+  double peak = 0;  // bytes of activations; 0: of no interest
 };
 
-// The fastest; with `saves_memory`, to hold half as much is worth two hundredths of the step's
-// time. Never one that takes longer than `limit`, which one of them keeps to.
-Candidate& best_of(std::vector<Candidate>& candidates, double limit, bool saves_memory) {
-  const double fastest = std::ranges::min(candidates, {}, &Candidate::step).step;
-  const double most = std::ranges::max(candidates, {}, &Candidate::peak).peak;
+// The fastest; but to hold half as much is worth two hundredths of the step's time. Never one that
+// takes longer than `limit`, which one of them keeps to.
+Candidate& best_of(std::vector<Candidate>& candidates, double limit) {
+  const double fastest = std::ranges::min_element(candidates, {}, &Candidate::step)->step;
+  const double most = std::ranges::max_element(candidates, {}, &Candidate::peak)->peak;
   auto price = [&](const Candidate& candidate) {
     if (candidate.step > limit) return never;
     const double seconds = fastest > 0 ? candidate.step / fastest : 1;
-    return saves_memory && most > 0 ? seconds + 0.04 * candidate.peak / most : seconds;
+    return most > 0 ? seconds + 0.04 * candidate.peak / most : seconds;
   };
   return *std::ranges::min_element(candidates, {}, price);
 }
@@ -186,10 +186,11 @@ Candidate& best_of(std::vector<Candidate>& candidates, double limit, bool saves_
 
 Schedule overlapped_schedule(const Graph& graph, const Durations& durations,
                              Contention contention) {
+  const bool saves_memory = has_backward(graph);
   std::vector<Candidate> candidates;
   auto add = [&](Schedule schedule) {
     const double step = evaluate(graph, schedule, durations, contention).step;
-    const double peak = peak_activation_bytes(graph, schedule);
+    const double peak = saves_memory ? peak_activation_bytes(graph, schedule) : 0;
     candidates.push_back({std::move(schedule), step, peak});
     return step;
   };
@@ -198,7 +199,7 @@ Schedule overlapped_schedule(const Graph& graph, const Durations& durations,
                             ListScheduler(graph, durations, priority).order()));
   }
   const double released = add(released_schedule(graph)), blocking = add(blocking_schedule(graph));
-  Candidate& best = best_of(candidates, std::min(released, blocking), has_backward(graph));
+  Candidate& best = best_of(candidates, std::min(released, blocking));
   best.schedule.name = "overlapped";
   return std::move(best.schedule);
 }

@@ -118,10 +118,10 @@ class Places {
     return place;
   }
 
-  // Ops outside of the layers go as soon as they can, but for the model's end.
   int layer_of(const Op& op) const {
     if (op.kind == OpKind::final_norm || op.kind == OpKind::head) return layers_ + 1;
-    return op.attributes.layer == 0 ? 0 : along_[op.id];
+    // Gradients are reduced as soon as they are there.
+    return op.kind == OpKind::reduce_gradients ? 0 : along_[op.id];
   }
 
   const Graph& graph_;
