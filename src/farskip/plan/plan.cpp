@@ -51,7 +51,8 @@ Graph build_variant(const ModelConfig& model, const Variant& variant, const Step
   if (spec.form == ParallelForm::replicated_all_reduce) graph = merge_reductions(graph);
   graph = expert_chunks(graph, variant.expert_chunks);
   graph = pieces(graph, variant.pieces);
-  return training ? add_update(graph, plan_buckets(graph, training->bucket_bytes)) : graph;
+  if (!training) return graph;
+  return add_update(graph, plan_buckets(graph, training->bucket_bytes), spec.ranks);
 }
 
 std::vector<Variant> default_variants(const std::vector<std::string>& connectivities, int chunks,
