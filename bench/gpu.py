@@ -148,11 +148,22 @@ def sweep(run):
 def batches(run):
     model = run.config("deepseek-v2-lite", num_hidden_layers=7)
     for link in (50, 300):
-        for tokens in (128, 1024, 4096, 16384):
+        for tokens in (128, 512, 1024, 2048, 4096, 16384):
             run.bench("batches", f"{tokens} tokens, {link} GB/s", model, [
                 *LOOPBACK, "--tokens-per-rank", str(tokens), "--loopback-path", run.paths[-1], "--link-gb-per-s", str(link), "--routing",
                 "balanced", "--connectivity", "standard,farskip", "--schedule", "overlapped", "--expert-chunks", "1,2,4", "--two-batch",
                 "--repeat", "3"])
+
+
+def dispatch(run):
+    """Tokens that travel once to each rank that needs them, and rows in FP8 on the wire."""
+    model = run.config("deepseek-v3", num_hidden_layers=6, first_k_dense_replace=0)
+    for link in (50, 300):
+        for form in ("per-expert", "per-rank"):
+            for wire in ("same", "fp8"):
+                run.bench("dispatch", f"{form}, wire {wire}, {link} GB/s", model, [
+                    *LOOPBACK, "--tokens-per-rank", "8192", "--loopback-path", run.paths[-1], "--link-gb-per-s", str(link), "--routing", "model",
+                    "--dispatch", form, "--wire", wire, "--connectivity", "standard,farskip", "--expert-chunks", "1,2", "--repeat", "3"])
 
 
 def nccl(run):
@@ -165,7 +176,7 @@ def nccl(run):
         "1,2", "--repeat", "5"], ranks)
 
 
-SECTIONS = {"prefill": prefill, "v3": v3, "v2-lite": v2_lite, "equal": equal, "slow": slow, "nccl": nccl, "sweep": sweep, "batches": batches}
+SECTIONS = {"prefill": prefill, "v3": v3, "v2-lite": v2_lite, "equal": equal, "slow": slow, "dispatch": dispatch, "nccl": nccl, "sweep": sweep, "batches": batches}
 
 
 def main():

@@ -1,9 +1,12 @@
 #include "farskip/cuda/rope.h"
 
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/cos.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/sin.h>
+
+#include <vector>
 
 #include "farskip/base/error.h"
 #include "farskip/nn/norm.h"
@@ -108,6 +111,29 @@ TEST_F(CudaRope, LatentHasTheBitsOfTheCpu) {
       }
     }
   }
+}
+
+TEST_F(CudaRope, TablesAreThoseOfTheCpu) {
+  for (const int dims : {2, 64, 200, 512}) {
+    RopeConfig config;
+    config.dims = dims;
+    config.theta = 1e4;
+    config.scaling = RopeConfig::Scaling::linear;
+    config.factor = 0.7;
+    for (const at::Tensor& positions :
+         {at::arange(0, at::kLong), at::arange(300, at::kLong) * 37}) {
+      const RopeTable expected = rope_cos_sin(config, positions);
+      const RopeTable found = rope_cos_sin(config, on_gpu(positions));
+      EXPECT_LT(elementwise_error(found.cos, expected.cos, 1.0), 1e-6) << dims;
+      EXPECT_LT(elementwise_error(found.sin, expected.sin, 1.0), 1e-6) << dims;
+    }
+  }
+  const at::Tensor table = at::ones({2, 4}, at::kCUDA);
+  const at::Tensor positions = at::arange(2, at::TensorOptions(at::kCUDA).dtype(at::kLong));
+  const std::vector<float> four(4), five(5);
+  cuda::rope_table_out(table, table, positions, four, 1);
+  EXPECT_THROW(cuda::rope_table_out(table, table, positions, five, 1), Error);
+  EXPECT_THROW(cuda::rope_table_out(table, table, positions.cpu(), four, 1), Error);
 }
 
 TEST_F(CudaRope, RefusesWhatDoesNotFit) {

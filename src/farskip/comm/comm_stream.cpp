@@ -12,11 +12,11 @@ namespace {
 
 class DeviceStream final : public CommStream {
  public:
-  explicit DeviceStream(const c10::Stream& stream) : stream_(stream) {}
+  explicit DeviceStream(const c10::Stream& stream) : stream_(stream), events_(stream.device()) {}
   at::Device device() const override { return stream_.device(); }
   c10::Stream stream() const override { return stream_; }
   void wait_for(const Event& ready) override { ready.block(stream_); }
-  Event record(bool timed) override { return Event::record(stream_, timed); }
+  Event record(bool timed) override { return events_.record(stream_, timed); }
   at::Tensor empty(at::IntArrayRef shape, at::ScalarType dtype) override {
     const c10::StreamGuard guard(stream_);
     return at::empty(shape, at::TensorOptions(dtype).device(stream_.device()));
@@ -29,6 +29,7 @@ class DeviceStream final : public CommStream {
 
  private:
   const c10::Stream stream_;
+  EventPool events_;
 };
 
 }  // namespace

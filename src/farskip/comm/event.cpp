@@ -2,8 +2,11 @@
 
 #include <c10/core/Event.h>
 
+#include <array>
 #include <chrono>
+#include <mutex>
 #include <thread>
+#include <vector>
 
 #include "farskip/base/error.h"
 
@@ -12,11 +15,9 @@ namespace {
 
 class DeviceEvent final : public Event::State {
  public:
-  DeviceEvent(const c10::Stream& stream, bool timed)
-      : event_(stream.device_type(),
-               timed ? c10::EventFlag::BACKEND_DEFAULT : c10::EventFlag::PYTORCH_DEFAULT) {
-    event_.record(stream);
-  }
+  DeviceEvent(at::DeviceType type, bool timed)
+      : event_(type, timed ? c10::EventFlag::BACKEND_DEFAULT : c10::EventFlag::PYTORCH_DEFAULT) {}
+  void record(const c10::Stream& stream) { event_.record(stream); }
   bool done() override { return event_.query(); }
   void block(const c10::Stream& stream) override { event_.block(stream); }
   void synchronize() override { event_.synchronize(); }
@@ -25,6 +26,7 @@ class DeviceEvent final : public Event::State {
     if (!other) throw Error("events of different devices have no time between them");
     return other->event_.elapsedTime(event_) * 1e-3;
   }
+  void* handle() override { return event_.eventId(); }
 
  private:
   c10::Event event_;
@@ -34,7 +36,38 @@ class DeviceEvent final : public Event::State {
 
 Event Event::record(const c10::Stream& stream, bool timed) {
   if (stream.device().is_cpu()) return {};
-  return Event(std::make_shared<DeviceEvent>(stream, timed));
+  auto state = std::make_shared<DeviceEvent>(stream.device_type(), timed);
+  state->record(stream);
+  return Event(std::move(state));
+}
+
+// Events that nobody holds, those that are timed apart.
+struct EventPool::Shelf {
+  std::mutex mutex;
+  std::array<std::vector<std::unique_ptr<DeviceEvent>>, 2> events;
+};
+
+EventPool::EventPool(at::Device device)
+    : shelf_(device.is_cpu() ? nullptr : std::make_shared<Shelf>()) {}
+
+Event EventPool::record(const c10::Stream& stream, bool timed) {
+  if (!shelf_) return {};
+  std::unique_ptr<DeviceEvent> event;
+  {
+    const std::lock_guard lock(shelf_->mutex);
+    auto& free = shelf_->events[timed];
+    if (!free.empty()) {
+      event = std::move(free.back());
+      free.pop_back();
+    }
+  }
+  if (!event) event = std::make_unique<DeviceEvent>(stream.device_type(), timed);
+  event->record(stream);
+  const auto put_back = [shelf = shelf_, timed](DeviceEvent* used) {
+    const std::lock_guard lock(shelf->mutex);
+    shelf->events[timed].emplace_back(used);
+  };
+  return Event(std::shared_ptr<DeviceEvent>(event.release(), put_back));
 }
 
 bool Event::done() const { return !state_ || state_->done(); }
@@ -55,6 +88,8 @@ bool Event::await(const std::function<bool()>& give_up) const {
   }
   return true;
 }
+
+void* Event::handle() const { return state_ ? state_->handle() : nullptr; }
 
 double Event::seconds_since(const Event& earlier) const {
   if (!state_ || !earlier.state_) throw Error("an event without a device has no time");

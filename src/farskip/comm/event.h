@@ -1,5 +1,6 @@
 #pragma once
 
+#include <c10/core/Device.h>
 #include <c10/core/Stream.h>
 
 #include <functional>
@@ -31,9 +32,25 @@ class Event {
   bool await(const std::function<bool()>& give_up) const;
   // Device time from `earlier` to this event; both timed and passed, on one device.
   double seconds_since(const Event& earlier) const;
+  // The device's own handle, for what names it to a device's own interface; null where there is
+  // none.
+  void* handle() const;
 
  private:
   std::shared_ptr<State> state_;
+};
+
+// Gives out events of one device that are used again once nobody holds them: to make and destroy
+// one costs the host more than to record it. Thread rule: any thread may call any member.
+class EventPool {
+ public:
+  explicit EventPool(at::Device device);
+  // As Event::record; `stream` is of the pool's device.
+  Event record(const c10::Stream& stream, bool timed = false);
+
+ private:
+  struct Shelf;
+  std::shared_ptr<Shelf> shelf_;  // null on a CPU
 };
 
 class Event::State {
@@ -44,6 +61,7 @@ class Event::State {
   virtual void synchronize() = 0;
   // `earlier` is of the same kind of device.
   virtual double seconds_since(State& earlier) = 0;
+  virtual void* handle() { return nullptr; }
 };
 
 }  // namespace farskip

@@ -33,7 +33,8 @@ struct DeviceTimes {
   double started = 0, finished = 0;  // seconds
 };
 
-// A collective under way. A handle: copies share one state, which keeps the tensors alive.
+// A collective under way. A handle: copies share one state. Until it is done, on a device too, its
+// tensors are kept alive, whoever holds the handle.
 // Thread rule: any thread may call any member.
 class Work {
  public:

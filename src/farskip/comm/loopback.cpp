@@ -14,11 +14,13 @@
 #include "farskip/comm/loopback_copies.h"
 #include "farskip/comm/loopback_work.h"
 #include "farskip/cuda/copy.h"
+#include "farskip/cuda/peer_link.h"
 
 namespace farskip {
 namespace {
 
-// Parts of a collective, so that its bytes are spread over its time.
+// Parts of a collective: so that its bytes are spread over its time, and so that both directions of
+// the bus are busy.
 constexpr int64_t paced_parts = 8, pcie_parts = 32;
 constexpr int64_t least_part_bytes = 4 << 20;
 
@@ -33,13 +35,31 @@ at::Device find_peer(at::Device device) {
   if (count < 2) {
     throw UnsupportedError("there is no other GPU to cross to", {.where = "loopback path peer"});
   }
-  const at::Device peer(device.type(), static_cast<c10::DeviceIndex>((device.index() + 1) % count));
-  cuda::connect_devices(device, peer);
-  return peer;
+  return {device.type(), static_cast<c10::DeviceIndex>((device.index() + 1) % count)};
 }
 
 void copy(const at::Tensor& to, const at::Tensor& from) {
   at::Tensor(to).copy_(from, /*non_blocking=*/true);
+}
+
+// Does as if all ranks had this rank's input; of an all_to_all nothing.
+void stand_in(const Collective& part) {
+  switch (part.kind) {
+    case CollectiveKind::all_gather:
+      for (int sender = 0; sender < part.size; ++sender) {
+        copy(part.out.narrow(0, part.in.size(0) * sender, part.in.size(0)), part.in);
+      }
+      return;
+    case CollectiveKind::all_reduce:
+      return copy(part.out, part.in * static_cast<int64_t>(part.size));
+    case CollectiveKind::reduce_scatter:
+      return copy(part.out, part.in.narrow(0, part.rank * part.out.size(0), part.out.size(0)) *
+                                static_cast<int64_t>(part.size));
+    case CollectiveKind::all_to_all:
+    case CollectiveKind::broadcast:
+    case CollectiveKind::barrier:
+      return;
+  }
 }
 
 class LoopbackGroup final : public Group, public LinkBearer {
@@ -54,6 +74,7 @@ class LoopbackGroup final : public Group, public LinkBearer {
   void abort(const CommError& error) noexcept override {
     status_->fail(error.what());
     if (pacer_) pacer_->release_all();
+    if (peer_) peer_->release();
   }
   Traffic traffic() const override { return status_->traffic(); }
   std::string describe() const override;
@@ -63,31 +84,40 @@ class LoopbackGroup final : public Group, public LinkBearer {
   Work post(Collective collective) override;
   void settle();
   void move(const Collective& part, double seconds);
-  void all_to_all(const Collective& part, double seconds);
+  void move_by_peer(const Collective& part, double seconds);
+  void move_on_device(const Collective& part, double seconds);
   void copy_rows(const Collective& part, std::span<const RowCopy> copies) const;
   void copy_paced(const Collective& part, const std::vector<RowCopy>& copies, double seconds);
-  void cross(const Collective& part, const std::vector<RowCopy>& copies, double seconds);
-  void copy_across(const at::Tensor& to, const at::Tensor& from,
-                   std::span<const RowCopy> copies) const;
+  void cross_bus(const Collective& part, const std::vector<RowCopy>& copies);
 
   const LoopbackOptions options_;
+  const bool paced_;
   const std::shared_ptr<LoopbackStatus> status_;
-  const c10::Stream stream_, incoming_;  // incoming_: what comes back, where bytes cross
-  std::unique_ptr<LinkPacer> pacer_;     // null: not paced
-  at::Device beyond_ = at::kCPU;         // where bytes cross to
-  at::Tensor staging_;                   // bytes there
+  const c10::Stream stream_, incoming_;  // incoming_: what comes back over the bus
+  EventPool events_;
+  std::unique_ptr<LinkPacer> pacer_;                 // path device, paced
+  std::unique_ptr<cuda::PeerLink> peer_;             // path peer
+  at::Tensor staging_;                               // path pcie: bytes in host memory
   std::deque<std::shared_ptr<LoopbackWork>> works_;  // that may be unfinished, in stream order
 };
 
+// Whether there is a link to keep the pace of.
+bool is_paced(const LoopbackOptions& options) {
+  if (options.link.bytes_per_second == 0 || options.path == LoopbackPath::pcie) return false;
+  check_link(options.link);
+  return options.ranks > 1 && !options.device.is_cpu();
+}
+
 LoopbackGroup::LoopbackGroup(const LoopbackOptions& options)
     : options_(options),
+      paced_(is_paced(options)),
       status_(std::make_shared<LoopbackStatus>(options.link, checked_deadline(options.deadline))),
       stream_(take_stream(options.device)),
-      incoming_(take_stream(options.device)) {
-  const bool paced = options.link.bytes_per_second != 0 && options.path != LoopbackPath::pcie;
-  if (paced) check_link(options.link);
-  if (options.path == LoopbackPath::peer) beyond_ = find_peer(options.device);
-  if (paced && options.ranks > 1 && !options.device.is_cpu()) {
+      incoming_(take_stream(options.device)),
+      events_(options.device) {
+  if (options.path == LoopbackPath::peer) {
+    peer_ = std::make_unique<cuda::PeerLink>(options.device, find_peer(options.device));
+  } else if (paced_) {
     pacer_ = std::make_unique<LinkPacer>();
   }
 }
@@ -96,7 +126,7 @@ std::string LoopbackGroup::describe() const {
   std::string path = options_.path == LoopbackPath::device ? "device"
                      : options_.path == LoopbackPath::peer ? "peer"
                                                            : "pcie";
-  if (pacer_) {
+  if (paced_) {
     path += ", " + format_bytes(options_.link.bytes_per_second) + "/s, " +
             format_duration(options_.link.latency_seconds);
   }
@@ -111,13 +141,13 @@ Work LoopbackGroup::post(Collective collective) {
   if (collective.out.defined()) collective.out.mutable_data_ptr();
   auto work = std::make_shared<LoopbackWork>(status_, std::move(collective));
   const Collective& part = work->collective();
-  const double seconds = pacer_ ? link_seconds(options_.link, count_bytes(part)) : 0;
+  const double seconds = paced_ ? link_seconds(options_.link, count_bytes(part)) : 0;
   const bool on_device = !device().is_cpu();
   const auto guard = on_device ? c10::OptionalStreamGuard(stream_) : c10::OptionalStreamGuard();
   if (on_device) part.ready.block(stream_);
-  Event begun = Event::record(stream_, /*timed=*/true);
+  Event begun = events_.record(stream_, /*timed=*/true);
   move(part, seconds);
-  work->launched(std::move(begun), Event::record(stream_, /*timed=*/true), seconds);
+  work->launched(std::move(begun), events_.record(stream_, /*timed=*/true), seconds);
   works_.push_back(work);
   settle();
   return Work(std::move(work));
@@ -129,40 +159,38 @@ void LoopbackGroup::settle() {
 }
 
 void LoopbackGroup::move(const Collective& part, double seconds) {
+  if (peer_) return move_by_peer(part, seconds);
   if (pacer_) pacer_->begin(stream_);
-  switch (part.kind) {
-    case CollectiveKind::all_to_all:
-      all_to_all(part, seconds);
-      break;
-    case CollectiveKind::all_gather:
-      for (int sender = 0; sender < size(); ++sender) {
-        copy(part.out.narrow(0, part.in.size(0) * sender, part.in.size(0)), part.in);
-      }
-      break;
-    case CollectiveKind::all_reduce:
-      copy(part.out, part.in * static_cast<int64_t>(size()));
-      break;
-    case CollectiveKind::reduce_scatter:
-      copy(part.out, part.in.narrow(0, rank() * part.out.size(0), part.out.size(0)) *
-                         static_cast<int64_t>(size()));
-      break;
-    case CollectiveKind::broadcast:
-    case CollectiveKind::barrier:
-      break;
+  if (part.kind == CollectiveKind::all_to_all) {
+    move_on_device(part, seconds);
+  } else {
+    stand_in(part);
   }
   if (pacer_) pacer_->hold(stream_, seconds);
 }
 
-void LoopbackGroup::all_to_all(const Collective& part, double seconds) {
+// What stays on this rank is copied while the rest crosses.
+void LoopbackGroup::move_by_peer(const Collective& part, double seconds) {
+  LoopbackCopies copies;
+  if (part.kind == CollectiveKind::all_to_all) copies = loopback_copies(part);
+  peer_->start(stream_, part.out, part.in, copies.arriving,
+               std::min(seconds, options_.link.latency_seconds), seconds);
+  copy_rows(part, copies.own);
+  stand_in(part);
+  peer_->join(stream_);
+}
+
+void LoopbackGroup::move_on_device(const Collective& part, double seconds) {
   if (row_bytes(part.out) == 0) return;
   const LoopbackCopies copies = loopback_copies(part);
   copy_rows(part, copies.own);
-  if (options_.path != LoopbackPath::device) return cross(part, copies.arriving, seconds);
+  if (options_.path == LoopbackPath::pcie) return cross_bus(part, copies.arriving);
   if (pacer_) return copy_paced(part, copies.arriving, seconds);
   copy_rows(part, copies.arriving);
 }
 
 void LoopbackGroup::copy_rows(const Collective& part, std::span<const RowCopy> copies) const {
+  if (copies.empty()) return;
   if (device().is_cuda()) return cuda::copy_rows_beside_compute(part.out, part.in, copies);
   for (const RowCopy& c : copies) {
     copy(part.out.narrow(0, c.to, c.rows), part.in.narrow(0, c.from, c.rows));
@@ -189,48 +217,31 @@ void LoopbackGroup::copy_paced(const Collective& part, const std::vector<RowCopy
   }
 }
 
-void LoopbackGroup::copy_across(const at::Tensor& to, const at::Tensor& from,
-                                std::span<const RowCopy> copies) const {
-  if (!beyond_.is_cpu()) return cuda::copy_rows_between_devices(to, from, copies, device());
-  for (const RowCopy& c : copies) copy(to.narrow(0, c.to, c.rows), from.narrow(0, c.from, c.rows));
-}
-
-// Each part leaves on the group's stream and comes back on another one, so that both directions of
-// the path are busy. Paced, the last one must leave in time to be back.
-void LoopbackGroup::cross(const Collective& part, const std::vector<RowCopy>& copies,
-                          double seconds) {
+// Each part leaves on the group's stream and comes back on another one.
+void LoopbackGroup::cross_bus(const Collective& part, const std::vector<RowCopy>& copies) {
   const int64_t row = row_bytes(part.out), rows = rows_of(copies), bytes = rows * row;
   if (bytes == 0) return;
   if (!staging_.defined() || staging_.numel() < bytes) {
-    const auto options = at::TensorOptions(at::kByte).device(beyond_);
-    staging_ = at::empty({bytes}, options.pinned_memory(beyond_.is_cpu()));
+    staging_ = at::empty({bytes}, at::TensorOptions(at::kByte).pinned_memory(true));
   }
   std::vector<int64_t> shape = part.out.sizes().vec();
   shape[0] = rows;
-  const at::Tensor beyond = staging_.narrow(0, 0, bytes).view(part.out.scalar_type()).view(shape);
-  const int64_t most = part_rows(rows, row, pacer_ ? paced_parts : pcie_parts);
-  const CopyParts cut = cut_copies(copies, most);
-  const double latency = std::min(seconds, options_.link.latency_seconds);
-  const double spread =
-      std::max(0.0, 1 - 2.0 * static_cast<double>(most) / static_cast<double>(rows));
+  const at::Tensor host = staging_.narrow(0, 0, bytes).view(part.out.scalar_type()).view(shape);
   int64_t at = 0;
-  for (const auto& rows_together : cut.parts) {
-    if (pacer_) {
-      const double share = static_cast<double>(at) / static_cast<double>(rows);
-      pacer_->hold(stream_, latency + (seconds - latency) * share * spread);
-    }
-    std::vector<RowCopy> leaving, returning;
-    for (const RowCopy& c : rows_together) {
-      leaving.push_back({at, c.from, c.rows});
+  for (const auto& together : cut_copies(copies, part_rows(rows, row, pcie_parts)).parts) {
+    std::vector<RowCopy> returning;
+    for (const RowCopy& c : together) {
+      copy(host.narrow(0, at, c.rows), part.in.narrow(0, c.from, c.rows));
       returning.push_back({c.to, at, c.rows});
       at += c.rows;
     }
-    copy_across(beyond, part.in, leaving);
-    Event::record(stream_).block(incoming_);
+    events_.record(stream_).block(incoming_);
     const c10::OptionalStreamGuard guard(incoming_);
-    copy_across(part.out, beyond, returning);
+    for (const RowCopy& c : returning) {
+      copy(part.out.narrow(0, c.to, c.rows), host.narrow(0, c.from, c.rows));
+    }
   }
-  Event::record(incoming_).block(stream_);
+  events_.record(incoming_).block(stream_);
 }
 
 }  // namespace

@@ -10,9 +10,9 @@ namespace farskip {
 // How the bytes of a loopback group travel.
 enum class LoopbackPath {
   device,  // copied within the device's memory, in parts, each when an emulated link would bring it
-  peer,    // what would leave crosses to another GPU's memory when the link would begin to take it,
-           // and as much comes back, both at once
-  pcie,    // likewise to pinned host memory, as fast as the bus
+  peer,    // another GPU fetches what would leave and brings it back, both at once, piece by piece
+           // when the link would
+  pcie,    // what would leave crosses to pinned host memory and back, as fast as the bus
 };
 
 struct LoopbackOptions {
@@ -33,14 +33,14 @@ struct LoopbackOptions {
 //
 // On a GPU everything is queued on a stream of the group's, and the host does not wait. Paced, a
 // collective of B bytes (the larger direction) takes latency + B / bandwidth from when its input is
-// ready: a LinkPacer holds each part back until the link would begin to bring it. Copy engines
-// carry the bytes on paths peer and pcie; within one GPU's memory there are none, and path device
-// copies by a kernel (cuda/copy.h), which needs a little room beside others. link_report
-// (link_statistics.h) has the rate that was achieved, by the device's clock. On a CPU a collective
-// is done when it is posted.
-// Throws UsageError for ranks outside 1 to 4096, a rank outside them, a link that is none, or paths
-// peer and pcie without a GPU; UnsupportedError for path peer without a second GPU that this one
-// reaches, and for a paced path in a build without CUDA.
+// ready. On path peer the other GPU keeps the pace and carries the bytes (cuda/peer_link.h); on
+// path pcie copy engines do, at theirs. Within one GPU's memory there are none: path device copies
+// by a kernel (cuda/copy.h), which needs a little room beside others, and a LinkPacer holds each
+// part back until the link would begin to bring it. link_report (link_statistics.h) has the rate
+// that was achieved, by the device's clock. On a CPU a collective is done when it is posted. Throws
+// UsageError for ranks outside 1 to 4096, a rank outside them, a link that is none, or paths peer
+// and pcie without a GPU; UnsupportedError for path peer without a second GPU that reaches this
+// one, and for it and a paced path in a build without CUDA.
 std::unique_ptr<Group> make_loopback_group(const LoopbackOptions& options);
 
 }  // namespace farskip

@@ -21,12 +21,4 @@ struct RowCopy {
 void copy_rows_beside_compute(const at::Tensor& to, const at::Tensor& from,
                               std::span<const RowCopy> copies);
 
-// Lets the two GPUs reach each other's memory. Throws UnsupportedError if they can not.
-void connect_devices(at::Device a, at::Device b);
-
-// The same between tensors of two connected GPUs, on the current stream of `device`, one of them:
-// copy engines carry it out.
-void copy_rows_between_devices(const at::Tensor& to, const at::Tensor& from,
-                               std::span<const RowCopy> copies, at::Device device);
-
 }  // namespace farskip::cuda

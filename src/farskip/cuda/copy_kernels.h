@@ -16,6 +16,12 @@ struct CopyBatch {
   };
   Copy copies[max_copies];
   int count = 0;
+
+  int64_t bytes() const {
+    int64_t sum = 0;
+    for (int c = 0; c < count; ++c) sum += copies[c].bytes;
+    return sum;
+  }
 };
 
 // Throws Error if the launch fails.

@@ -3,8 +3,10 @@
 #include "farskip/cuda/copy.h"
 #include "farskip/cuda/device.h"
 #include "farskip/cuda/expert_order.h"
+#include "farskip/cuda/launch_graph.h"
 #include "farskip/cuda/mlp.h"
 #include "farskip/cuda/norm.h"
+#include "farskip/cuda/peer_link.h"
 #include "farskip/cuda/permutation.h"
 #include "farskip/cuda/rope.h"
 #include "farskip/cuda/routing.h"
@@ -44,11 +46,36 @@ void copy_rows_beside_compute(const at::Tensor&, const at::Tensor&, std::span<co
   refuse("copy_rows_beside_compute");
 }
 
-void connect_devices(at::Device, at::Device) { refuse("connect_devices"); }
-void copy_rows_between_devices(const at::Tensor&, const at::Tensor&, std::span<const RowCopy>,
-                               at::Device) {
-  refuse("copy_rows_between_devices");
+struct LaunchGraph::State {};
+
+LaunchGraph::LaunchGraph(const c10::Stream&, const std::function<void()>&) {
+  refuse("LaunchGraph");
 }
+LaunchGraph::~LaunchGraph() = default;
+LaunchGraph::LaunchGraph(LaunchGraph&&) noexcept = default;
+LaunchGraph& LaunchGraph::operator=(LaunchGraph&&) noexcept = default;
+void LaunchGraph::launch(const c10::Stream&) const { refuse("launch"); }
+void record_event_in_graph(void*, const c10::Stream&) { refuse("record_event_in_graph"); }
+
+struct PrivateMemory::State {};
+
+PrivateMemory::PrivateMemory(at::Device) { refuse("PrivateMemory"); }
+PrivateMemory::~PrivateMemory() = default;
+PrivateMemory::Use::Use(const PrivateMemory& memory, const c10::Stream&) : memory_(memory) {
+  refuse("PrivateMemory");
+}
+PrivateMemory::Use::~Use() { static_cast<void>(memory_); }
+
+struct PeerLink::State {};
+
+PeerLink::PeerLink(at::Device, at::Device) { refuse("PeerLink"); }
+PeerLink::~PeerLink() = default;
+void PeerLink::start(const c10::Stream&, const at::Tensor&, const at::Tensor&,
+                     std::span<const RowCopy>, double, double) {
+  refuse("start");
+}
+void PeerLink::join(const c10::Stream&) { refuse("join"); }
+void PeerLink::release() noexcept {}
 
 ExpertOrder order_by_expert(const at::Tensor&, int64_t) { refuse("order_by_expert"); }
 
@@ -102,6 +129,11 @@ void make_plan_out(const PlanOut&, const at::Tensor&, const at::Tensor&) {
 void choose_and_plan_out(const RoutingOut&, const PlanOut&, const RouterRule&, const at::Tensor&,
                          const at::Tensor&, const at::Tensor&) {
   refuse("choose_and_plan_out");
+}
+
+void rope_table_out(const at::Tensor&, const at::Tensor&, const at::Tensor&, std::span<const float>,
+                    float) {
+  refuse("rope_table_out");
 }
 
 void grouped_rope_(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,

@@ -2,6 +2,9 @@
 
 #include <c10/cuda/CUDAGuard.h>
 
+#include <algorithm>
+#include <string>
+
 #include "farskip/base/error.h"
 #include "farskip/cuda/check.h"
 #include "farskip/cuda/rope_kernels.h"
@@ -43,6 +46,30 @@ Heads heads_of(const at::Tensor& x, const at::Tensor& norm, const char* name) {
 }
 
 }  // namespace
+
+void rope_table_out(const at::Tensor& cos, const at::Tensor& sin, const at::Tensor& positions,
+                    std::span<const float> radians, float magnitude) {
+  require_on_gpu(positions, {-1}, at::kLong, "rope positions");
+  require_contiguous(positions, "rope positions");
+  require_on_gpu(cos, {-1, static_cast<int64_t>(radians.size())}, at::kFloat, "rope cos");
+  require_tables(cos, sin, positions.size(0));
+  require_one_device("rope_table", {positions, cos, sin});
+  if (radians.size() > max_frequencies) {
+    refuse_size("rope frequencies", "at most " + std::to_string(max_frequencies),
+                static_cast<int64_t>(radians.size()));
+  }
+  if (cos.numel() == 0) return;
+  RopeTableArguments arguments{.cos = cos.mutable_data_ptr<float>(),
+                               .sin = sin.mutable_data_ptr<float>(),
+                               .positions = positions.const_data_ptr<int64_t>(),
+                               .tokens = positions.size(0),
+                               .pairs = static_cast<int>(radians.size()),
+                               .magnitude = magnitude,
+                               .radians = {}};
+  std::ranges::copy(radians, arguments.radians);
+  const c10::cuda::CUDAGuard guard(cos.device());
+  launch_rope_table(arguments, stream_of(cos));
+}
 
 void grouped_rope_(const at::Tensor& q, const at::Tensor& k, const at::Tensor& q_norm,
                    const at::Tensor& k_norm, double eps, const at::Tensor& cos,

@@ -166,6 +166,16 @@ void latent_rope(const LatentRopeArguments& a, cudaStream_t stream) {
       a, static_cast<uint32_t>(items), Divisor(a.heads), Divisor(head_items));
 }
 
+__global__ void __launch_bounds__(block_threads)
+    rope_table_kernel(const __grid_constant__ RopeTableArguments a) {
+  const int64_t i = int64_t{blockIdx.x} * block_threads + threadIdx.x;
+  if (i >= a.tokens * a.pairs) return;
+  const float angle =
+      static_cast<float>(a.positions[i / a.pairs]) * a.radians[static_cast<int>(i % a.pairs)];
+  a.cos[i] = cosf(angle) * a.magnitude;
+  a.sin[i] = sinf(angle) * a.magnitude;
+}
+
 }  // namespace
 
 void launch_grouped_rope(Element element, const GroupedRopeArguments& arguments,
@@ -186,6 +196,12 @@ void launch_latent_rope(Element element, const LatentRopeArguments& arguments,
     latent_rope<__nv_bfloat16>(arguments, stream);
   }
   check_launch("latent_rope");
+}
+
+void launch_rope_table(const RopeTableArguments& arguments, cudaStream_t stream) {
+  const int64_t blocks = divide_up(arguments.tokens * arguments.pairs, block_threads);
+  rope_table_kernel<<<static_cast<unsigned>(blocks), block_threads, 0, stream>>>(arguments);
+  check_launch("rope_table");
 }
 
 }  // namespace farskip::cuda

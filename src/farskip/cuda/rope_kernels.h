@@ -39,4 +39,18 @@ struct LatentRopeArguments {
 
 void launch_latent_rope(Element element, const LatentRopeArguments& arguments, cudaStream_t stream);
 
+// Frequencies that a launch takes.
+inline constexpr int max_frequencies = 256;
+
+struct RopeTableArguments {
+  float *cos, *sin;  // [tokens, pairs]
+  const int64_t* positions;
+  int64_t tokens;
+  int pairs;
+  float magnitude;
+  float radians[max_frequencies];
+};
+
+void launch_rope_table(const RopeTableArguments& arguments, cudaStream_t stream);
+
 }  // namespace farskip::cuda

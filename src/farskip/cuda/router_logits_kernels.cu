@@ -4,12 +4,11 @@
 #include "farskip/cuda/router_logits_kernels.h"
 
 // A product of many tokens with few experts: bound by reading x once, so a block takes all experts
-// it can, and the tensor cores' older, warp-wide instruction is fast enough.
+// it can, and the tensor cores' older, warp-wide instruction is fast enough where every scheduler
+// has several warps to choose from.
 namespace farskip::cuda {
 namespace {
 
-constexpr int warps = 4, threads = warps * 32;
-constexpr int tile_tokens = 16 * warps;        // of a block, 16 a warp
 constexpr int tile_width = logits_width_step;  // of one stage
 constexpr int units = tile_width / 8;          // accesses of 16 bytes in a row of a stage
 constexpr int stages = 4;
@@ -42,27 +41,27 @@ __device__ __forceinline__ void multiply(float (&sum)[4], const uint32_t (&a)[4]
 }
 
 // Rows behind the last one are read as the last one, and never written.
-template <int Rows>
+template <int Rows, int Threads>
 __device__ __forceinline__ void load_tile(__nv_bfloat16* tile, const __nv_bfloat16* from,
                                           int64_t stride, int64_t rows, int column) {
 #pragma unroll
-  for (int i = threadIdx.x; i < Rows * units; i += threads) {
+  for (int i = threadIdx.x; i < Rows * units; i += Threads) {
     const int row = i / units, unit = i % units;
     copy_unit(tile + place(row, unit),
               from + min(static_cast<int64_t>(row), rows - 1) * stride + column + unit * 8);
   }
 }
 
-// What a warp and a block of four warps compute: `rows` x (4 / rows) warps.
-template <int WarpTokens, int WarpExperts, int Rows>
+// What a warp and a block of `rows` x `columns` warps compute.
+template <int WarpTokens, int WarpExperts, int Rows, int Columns>
 struct Shape {
-  static constexpr int rows = Rows, columns = 4 / Rows;
+  static constexpr int rows = Rows, columns = Columns, threads = 32 * Rows * Columns;
   static constexpr int warp_tokens = WarpTokens, warp_experts = WarpExperts;
   static constexpr int tokens = WarpTokens * rows, experts = WarpExperts * columns;
   static constexpr int stage = (tokens + experts) * tile_width;  // elements
 };
-using Narrow = Shape<16, 64, 4>;  // few experts: more blocks
-using Wide = Shape<64, 64, 2>;    // many: each load from shared memory serves more products
+using Narrow = Shape<16, 32, 4, 2>;  // few experts: more blocks
+using Wide = Shape<32, 32, 4, 4>;    // many: what a block loads serves more products
 
 template <typename S>
 using Sums = float[S::warp_tokens / 16][S::warp_experts / 8][4];
@@ -114,7 +113,7 @@ __device__ __forceinline__ void store(const RouterLogitsArguments& a, const Sums
 }
 
 template <typename S>
-__global__ void __launch_bounds__(threads) router_logits(const RouterLogitsArguments a) {
+__global__ void __launch_bounds__(S::threads) router_logits(const RouterLogitsArguments a) {
   extern __shared__ __nv_bfloat16 shared[];
   const int64_t first_token = static_cast<int64_t>(blockIdx.x) * S::tokens;
   const int first_expert = static_cast<int>(blockIdx.y) * S::experts;
@@ -122,11 +121,11 @@ __global__ void __launch_bounds__(threads) router_logits(const RouterLogitsArgum
   const auto load = [&](int step) {
     if (step < steps) {
       __nv_bfloat16* const tile = shared + step % stages * S::stage;
-      load_tile<S::tokens>(tile, a.x + first_token * a.x_stride, a.x_stride, a.tokens - first_token,
-                           step * tile_width);
-      load_tile<S::experts>(tile + S::tokens * tile_width,
-                            a.weight + static_cast<int64_t>(first_expert) * a.width, a.width,
-                            a.experts - first_expert, step * tile_width);
+      load_tile<S::tokens, S::threads>(tile, a.x + first_token * a.x_stride, a.x_stride,
+                                       a.tokens - first_token, step * tile_width);
+      load_tile<S::experts, S::threads>(tile + S::tokens * tile_width,
+                                        a.weight + static_cast<int64_t>(first_expert) * a.width,
+                                        a.width, a.experts - first_expert, step * tile_width);
     }
     asm volatile("cp.async.commit_group;");
   };
@@ -150,7 +149,7 @@ void launch(const RouterLogitsArguments& a, cudaStream_t stream) {
       "cudaFuncSetAttribute");
   const dim3 grid(static_cast<unsigned>(divide_up(a.tokens, S::tokens)),
                   static_cast<unsigned>(divide_up(a.experts, S::experts)));
-  router_logits<S><<<grid, threads, bytes, stream>>>(a);
+  router_logits<S><<<grid, S::threads, bytes, stream>>>(a);
   check_launch("router_logits");
 }
 

@@ -130,10 +130,9 @@ AttentionInputs prepare(const ModelConfig& config, const AttentionWeights& weigh
                 : prepare_grouped(config, weights, x, rope, first);
 }
 
-// Sequences of one length: q [B, S, heads, qk], k [B, S, kv, qk], v [B, S, kv, value] -> out
-// [B, S, heads, value].
-void attend(const at::Tensor& out, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-            double scale) {
+// Sequences of one length: q [B, S, heads, qk], k [B, S, kv, qk], v [B, S, kv, value] ->
+// [B, S, heads, value], which may have other strides.
+at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale) {
   const auto by_heads = [](const at::Tensor& x) { return x.transpose(1, 2); };
   const int64_t value = v.size(3), missing = q.size(3) - value;
   // The fused CPU kernel wants heads of one width; its work on the zeros costs less than the
@@ -143,7 +142,20 @@ void attend(const at::Tensor& out, const at::Tensor& q, const at::Tensor& k, con
   const at::Tensor result = at::scaled_dot_product_attention(
       by_heads(q), by_heads(k), by_heads(padded), /*attn_mask=*/{}, /*dropout_p=*/0.0,
       /*is_causal=*/true, scale, /*enable_gqa=*/k.size(2) != q.size(2));
-  out.copy_(by_heads(result.narrow(3, 0, value)));
+  return by_heads(result.narrow(3, 0, value));
+}
+
+void check_inputs(const AttentionInputs& inputs) {
+  const auto& [q, k, v] = inputs;
+  require_shape(q, {-1, -1, -1}, "attention q");
+  require_shape(k, {q.size(0), -1, q.size(2)}, "attention k");
+  require_shape(v, {q.size(0), k.size(1), -1}, "attention v");
+  if (k.size(1) > 0 && q.size(1) % k.size(1) == 0) return;
+  throw Error("query heads do not divide over key heads",
+              {.where = "attention q",
+               .expected = "a multiple of " + std::to_string(k.size(1)) + " heads",
+               .found = std::to_string(q.size(1)),
+               .hint = {}});
 }
 
 }  // namespace
@@ -163,26 +175,25 @@ AttentionPrepared attention_prepare_saving(const ModelConfig& config,
 
 at::Tensor attention_core(const AttentionInputs& inputs, const std::vector<int64_t>& lengths,
                           double scale) {
-  require_shape(inputs.q, {-1, -1, -1}, "attention q");
-  require_shape(inputs.v, {-1, -1, -1}, "attention v");
-  at::Tensor out =
-      at::empty({inputs.q.size(0), inputs.q.size(1) * inputs.v.size(2)}, inputs.q.options());
+  check_inputs(inputs);
+  const auto& [q, k, v] = inputs;
+  const int64_t tokens = q.size(0), width = q.size(1) * v.size(2);
+  if (!q.is_cpu() && tokens > 0) {
+    const std::vector<SequenceGroup> groups = group_sequences(lengths, tokens, false);
+    // All in one go: what the library makes is the result.
+    if (groups.size() == 1) {
+      const SequenceGroup& all = groups[0];
+      return attend(all.of(q), all.of(k), all.of(v), scale).reshape({tokens, width});
+    }
+  }
+  at::Tensor out = at::empty({tokens, width}, q.options());
   attention_core_out(out, inputs, lengths, scale);
   return out;
 }
 
 void check_attention(const AttentionInputs& inputs, const at::Tensor& out) {
-  const auto& [q, k, v] = inputs;
-  require_shape(q, {-1, -1, -1}, "attention q");
-  require_shape(k, {q.size(0), -1, q.size(2)}, "attention k");
-  require_shape(v, {q.size(0), k.size(1), -1}, "attention v");
-  require_shape(out, {q.size(0), q.size(1) * v.size(2)}, "attention output");
-  if (k.size(1) > 0 && q.size(1) % k.size(1) == 0) return;
-  throw Error("query heads do not divide over key heads",
-              {.where = "attention q",
-               .expected = "a multiple of " + std::to_string(k.size(1)) + " heads",
-               .found = std::to_string(q.size(1)),
-               .hint = {}});
+  check_inputs(inputs);
+  require_shape(out, {inputs.q.size(0), inputs.q.size(1) * inputs.v.size(2)}, "attention output");
 }
 
 void attention_core_out(const at::Tensor& out, const AttentionInputs& inputs,
@@ -191,7 +202,7 @@ void attention_core_out(const at::Tensor& out, const AttentionInputs& inputs,
   const auto& [q, k, v] = inputs;
   const at::Tensor heads = out.unflatten(1, {q.size(1), v.size(2)});
   for (const SequenceGroup& group : group_sequences(lengths, q.size(0), q.is_cpu())) {
-    attend(group.of(heads), group.of(q), group.of(k), group.of(v), scale);
+    group.of(heads).copy_(attend(group.of(q), group.of(k), group.of(v), scale));
   }
 }
 

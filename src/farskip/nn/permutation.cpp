@@ -185,8 +185,8 @@ void permute_by_inverse_out(const at::Tensor& out, const at::Tensor& x, const at
   }
 }
 
-at::Tensor unpermute(std::span<const at::Tensor> chunks, const at::Tensor& inverse,
-                     const at::Tensor& weights) {
+void unpermute_out(const at::Tensor& out, std::span<const at::Tensor> chunks,
+                   const at::Tensor& inverse, const at::Tensor& weights) {
   if (chunks.empty()) {
     throw Error("no rows to bring home", {.where = "unpermute rows",
                                           .expected = "at least one chunk",
@@ -198,26 +198,26 @@ at::Tensor unpermute(std::span<const at::Tensor> chunks, const at::Tensor& inver
   const int64_t tokens = weights.size(0), top_k = weights.size(1), width = chunks[0].size(-1);
   require_shape(inverse, {tokens * top_k}, "unpermute inverse");
   require_dtype(inverse, at::kLong, "unpermute inverse");
+  require_shape(out, {tokens, width}, "unpermute output");
+  require_dtype(out, chunks[0].scalar_type(), "unpermute output");
   for (const at::Tensor& chunk : chunks) {
     require_shape(chunk, {-1, width}, "unpermute rows");
     require_dtype(chunk, chunks[0].scalar_type(), "unpermute rows");
     require_dense_rows(chunk, "unpermute rows");
   }
   if (has_gpu_kernels(chunks[0])) {
-    const at::Tensor out = at::empty({tokens, width}, chunks[0].options());
-    cuda::unpermute_out(out, chunks, inverse.contiguous(), weights.contiguous());
-    return out;
+    return cuda::unpermute_out(out, chunks, inverse.contiguous(), weights.contiguous());
   }
   if (!weights.is_cpu()) {
     const at::Tensor rows =
         chunks.size() == 1 ? chunks[0] : at::cat(at::TensorList(chunks.data(), chunks.size()));
-    return tensor_ops::unpermute(rows, inverse, weights);
+    at::Tensor(out).copy_(tensor_ops::unpermute(rows, inverse, weights));
+    return;
   }
   const std::vector<const char*> addresses = row_addresses(chunks);
   const at::Tensor dense_inverse = inverse.contiguous(), dense_weights = weights.contiguous();
   const int64_t* row_of_slot = dense_inverse.const_data_ptr<int64_t>();
   const float* weight = dense_weights.const_data_ptr<float>();
-  at::Tensor out = at::empty({tokens, width}, chunks[0].options());
   std::vector<const char*> rows;
   std::vector<float> row_weights;
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kBFloat16, at::kHalf, out.scalar_type(), "unpermute", [&] {
@@ -235,6 +235,14 @@ at::Tensor unpermute(std::span<const at::Tensor> chunks, const at::Tensor& inver
       sum_rows<scalar_t>(sums + token * width, rows, row_weights.data(), width);
     }
   });
+}
+
+at::Tensor unpermute(std::span<const at::Tensor> chunks, const at::Tensor& inverse,
+                     const at::Tensor& weights) {
+  const bool empty = chunks.empty() || chunks[0].dim() == 0;
+  const at::Tensor out =
+      empty ? at::Tensor() : at::empty({weights.size(0), chunks[0].size(-1)}, chunks[0].options());
+  unpermute_out(out, chunks, inverse, weights);
   return out;
 }
 

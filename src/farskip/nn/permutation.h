@@ -48,5 +48,8 @@ void permute_by_inverse_out(const at::Tensor& out, const at::Tensor& x, const at
 at::Tensor unpermute(std::span<const at::Tensor> chunks, const at::Tensor& inverse,
                      const at::Tensor& weights);
 at::Tensor unpermute(const at::Tensor& rows, const at::Tensor& inverse, const at::Tensor& weights);
+// As unpermute, into contiguous `out` [T, H].
+void unpermute_out(const at::Tensor& out, std::span<const at::Tensor> chunks,
+                   const at::Tensor& inverse, const at::Tensor& weights);
 
 }  // namespace farskip

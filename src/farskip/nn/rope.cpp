@@ -10,6 +10,8 @@
 #include <string>
 
 #include "farskip/base/error.h"
+#include "farskip/cuda/device.h"
+#include "farskip/cuda/rope.h"
 #include "farskip/nn/check.h"
 #include "farskip/nn/tensor_ops.h"
 
@@ -139,10 +141,17 @@ RopeTable rope_cos_sin(const RopeConfig& config, const at::Tensor& positions) {
   require_shape(positions, {-1}, "rope positions");
   require_dtype(positions, at::kLong, "rope positions");
   const RopeFrequencies frequencies = rope_frequencies(config);
-  if (!positions.is_cpu()) return tensor_ops::rope_table(frequencies, positions);
   const int64_t tokens = positions.size(0);
   const int64_t pairs = static_cast<int64_t>(frequencies.radians.size());
-  RopeTable table{at::empty({tokens, pairs}, at::kFloat), at::empty({tokens, pairs}, at::kFloat)};
+  const bool has_kernel = cuda_is_built() && positions.is_cuda();
+  if (!positions.is_cpu() && !has_kernel) return tensor_ops::rope_table(frequencies, positions);
+  const at::TensorOptions on = positions.options().dtype(at::kFloat);
+  RopeTable table{at::empty({tokens, pairs}, on), at::empty({tokens, pairs}, on)};
+  if (has_kernel) {
+    cuda::rope_table_out(table.cos, table.sin, positions.contiguous(), frequencies.radians,
+                         frequencies.magnitude);
+    return table;
+  }
   const at::Tensor dense = positions.contiguous();
   const int64_t* position = dense.const_data_ptr<int64_t>();
   float* cos = table.cos.mutable_data_ptr<float>();

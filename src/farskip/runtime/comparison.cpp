@@ -99,7 +99,7 @@ class Comparer {
     }
     std::vector<const PlannedStep*> steps;
     for (const GraphKey& key : keys) steps.push_back(&graphs_[key].blocking);
-    const int warm_up = std::max(1, options_.warm_up);
+    const int warm_up = warm_up_rounds(1);
     const auto results = rounds(steps, warm_up + std::max(3, options_.repeat));
     for (size_t i = 0; i < keys.size(); ++i) {
       std::vector<const ForwardResult*> counted;
@@ -115,6 +115,11 @@ class Comparer {
   }
 
   bool on_device() const { return !session_.groups()[0]->device().is_cpu(); }
+
+  // A device's second round records what later ones launch.
+  int warm_up_rounds(int least) const {
+    return std::max(on_device() ? 2 : least, options_.warm_up);
+  }
 
   // Every schedule of one graph must give the same bits. On a CPU rewrites that keep bits must give
   // those of the connectivity's plain graph, too; a GPU's libraries choose kernels by size, so that
@@ -171,7 +176,7 @@ class Comparer {
     std::vector<const PlannedStep*> steps;
     for (const PlannedStep& step : steps_) steps.push_back(&step);
     const std::map<GraphKey, size_t> blocking = add_blocking_steps(steps);
-    const int warm_up = std::max(0, options_.warm_up);
+    const int warm_up = warm_up_rounds(0);
     const auto results = rounds(steps, warm_up + std::max(1, options_.repeat));
     const auto counted = [&](size_t step) {
       std::vector<const ForwardResult*> rounds;

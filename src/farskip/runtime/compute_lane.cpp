@@ -17,7 +17,8 @@ c10::Stream stream_of(at::Device device, bool high_priority) {
 ComputeLane::ComputeLane(at::Device device)
     : queues_(!device.is_cpu()),
       stream_(stream_of(device, false)),
-      copy_stream_(stream_of(device, true)) {}
+      copy_stream_(stream_of(device, true)),
+      events_(device) {}
 
 c10::OptionalStreamGuard ComputeLane::use(const c10::Stream& stream) const {
   return queues_ ? c10::OptionalStreamGuard(stream) : c10::OptionalStreamGuard();
@@ -37,12 +38,13 @@ void ComputeLane::keep_for(const at::Tensor& tensor, const c10::Stream& stream) 
       .recordDataPtrOnStream(tensor.storage().data_ptr(), stream);
 }
 
-at::Tensor queue_copy_to_host(const at::Tensor& tensor) {
-  if (tensor.is_cpu()) return tensor;
-  at::Tensor host =
-      at::empty(tensor.sizes(), tensor.options().device(at::kCPU).pinned_memory(true));
+void queue_copy_to_host(const at::Tensor& tensor, at::Tensor& host) {
+  const bool fits = host.defined() && host.sizes() == tensor.sizes() &&
+                    host.scalar_type() == tensor.scalar_type();
+  if (!fits) {
+    host = at::empty(tensor.sizes(), tensor.options().device(at::kCPU).pinned_memory(true));
+  }
   host.copy_(tensor, /*non_blocking=*/true);
-  return host;
 }
 
 }  // namespace farskip

@@ -30,7 +30,9 @@ class ComputeLane {
   c10::OptionalStreamGuard use() const { return use(stream_); }
 
   // Behind everything queued so far; empty on a CPU.
-  Event mark(bool timed) const { return Event::record(stream_, timed); }
+  Event mark(bool timed) const { return events_.record(stream_, timed); }
+  // Behind everything queued on the copy stream.
+  Event mark_copies() const { return events_.record(copy_stream_, false); }
 
   // Uninitialised memory for use on `stream`.
   at::Tensor allocate(at::IntArrayRef shape, at::ScalarType type, const c10::Stream& stream) const;
@@ -41,10 +43,11 @@ class ComputeLane {
  private:
   bool queues_;
   c10::Stream stream_, copy_stream_;
+  mutable EventPool events_;
 };
 
-// A copy in host memory of what is on a device, queued on the current stream: complete once that
-// is.
-at::Tensor queue_copy_to_host(const at::Tensor& tensor);
+// Queues a copy of what is on a device into `host` on the current stream: complete once that is.
+// Pinned memory that `host` has is used again if it fits.
+void queue_copy_to_host(const at::Tensor& tensor, at::Tensor& host);
 
 }  // namespace farskip

@@ -1,4 +1,4 @@
-#include <ATen/ops/cat.h>
+#include <ATen/ops/index_select.h>
 
 #include <algorithm>
 #include <utility>
@@ -25,25 +25,20 @@ std::vector<int64_t> over_group(const Group& group, const std::vector<int64_t>& 
 // the receiver's local experts, whatever the chunks.
 Work launch_expert_counts(const KernelContext& context, Group& group, Inputs in, Outputs out) {
   const ExpertLayout& layout = layout_of(context);
-  std::vector<at::Tensor> blocks;
-  std::vector<int64_t> sent, received;
-  for (int rank = 0; rank < layout.ranks(); ++rank) {
-    int64_t experts = 0;
-    for (int chunk = 0; chunk < layout.chunks(); ++chunk) {
-      const Range range = layout.positions(chunk, rank);
-      blocks.push_back(in[0].narrow(0, range.first, range.size()));
-      experts += range.size();
-    }
-    sent.push_back(experts);
-    received.push_back(out[0].size(1));
-  }
+  std::vector<int64_t> sent;
+  for (int rank = 0; rank < layout.ranks(); ++rank) sent.push_back(layout.experts_of(rank));
+  std::vector<int64_t> received(sent.size(), out[0].size(1));
   received = over_group(group, received);
   sent = over_group(group, sent);
   // Without chunks the rows lie by rank already.
   if (layout.chunks() == 1) {
     return group.all_to_all(out[0].view({-1}), in[0], received, sent, context.op.id, context.ready);
   }
-  const auto [by_rank, ready] = on_stream_of(group, context.ready, [&] { return at::cat(blocks); });
+  const auto [by_rank, ready] = on_stream_of(group, context.ready, [&] {
+    const at::Tensor& order = routing_state_of(context).positions_by_rank(
+        context.placement, layout.chunks(), in[0].device());
+    return at::index_select(in[0], 0, order);
+  });
   return group.all_to_all(out[0].view({-1}), by_rank, received, sent, context.op.id, ready);
 }
 

@@ -1,5 +1,6 @@
 #include "farskip/runtime/executor.h"
 
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/isfinite.h>
 
@@ -14,6 +15,7 @@
 #include "farskip/runtime/bind_weights.h"
 #include "farskip/runtime/compute_lane.h"
 #include "farskip/runtime/op_plan.h"
+#include "farskip/runtime/recordings.h"
 #include "farskip/runtime/sizes.h"
 #include "farskip/runtime/step_tensors.h"
 #include "farskip/runtime/step_times.h"
@@ -34,11 +36,13 @@ class Executor::Impl final : private Launcher {
         lane_(group.device()),
         plans_(plan_ops(graph, kernels)),
         sizes_(graph, placement, group.rank() % placement.ranks()),
-        tensors_(graph, lane_, sizes_, group.stream()),
+        recordings_(graph, plans_, lane_, options.records && !options.check_finite),
+        tensors_(graph, lane_, sizes_, recordings_, group.stream()),
         times_(lane_, graph.ops().size(), options.timeline),
         works_(graph.ops().size()),
         sizes_known_(graph.ops().size(), false),
         host_(graph.values().size()),
+        pinned_(graph.values().size()),
         copied_(graph.ops().size()),
         awaited_(graph.ops().size(), false),
         random_(options.chaos_seed.value_or(0) * 1000003 + static_cast<uint64_t>(group.rank())) {
@@ -53,7 +57,9 @@ class Executor::Impl final : private Launcher {
       throw ScheduleError("the schedule is for another graph",
                           {.where = schedule.name, .expected = graph_.description()});
     }
+    // Gradients are ops of a graph: without a layer that looks for them every call costs less.
     const at::NoGradGuard no_gradients;
+    const at::AutoDispatchBelowADInplaceOrView no_autograd;
     const auto on_own_stream = lane_.use();
     begin(schedule, batch);
     const Traffic before = group_.traffic();
@@ -66,6 +72,7 @@ class Executor::Impl final : private Launcher {
     const Event end = lane_.mark(true);
     await(end);
     StepResult result = finish(before);
+    recordings_.complete();
     if (end.valid()) {
       result.timeline.step_seconds = times_.device_seconds(end);
       result.host_seconds = launching;
@@ -99,6 +106,8 @@ class Executor::Impl final : private Launcher {
     sizes_.start(batch.lengths);
     adds_gradients_ = batch.adds_gradients;
     tensors_.begin();
+    recordings_.begin(schedule, batch.lengths);
+    if (!recordings_.is_on()) times_.forget_events();
     for (const Value& value : graph_.values()) {
       if (value.kind == ValueKind::input) bind_input(value, batch);
     }
@@ -133,6 +142,7 @@ class Executor::Impl final : private Launcher {
   }
 
   void launch(const Step& step) override {
+    if (recordings_.launched_with_another(step.op)) return;
     const OpPlan& plan = plans_[step.op];
     for (OpId binder : plan.sizes_from) learn_sizes(binder);
     if (options_.chaos_seed) sleep_at_random();
@@ -142,7 +152,12 @@ class Executor::Impl final : private Launcher {
       for (OpId awaited : step.wait_for) {
         if (works_[awaited].valid()) works_[awaited].wait(lane_.stream());
       }
-      if (plan.op->kind != OpKind::join) compute(plan);
+      const std::span<const Step> stretch = recordings_.stretch_from(step.op);
+      if (!stretch.empty()) {
+        launch_stretch(stretch);
+      } else if (plan.op->kind != OpKind::join) {
+        compute(plan);
+      }
     }
     if (plan.op->host_waits && plan.op->lane == Lane::compute) learn_sizes(step.op);
     in_.clear();
@@ -183,25 +198,62 @@ class Executor::Impl final : private Launcher {
     KernelContext context = context_of(plan);
     context.ready = std::move(ready);
     works_[plan.op->id] = plan.entry->launch(context, group_, in_, out_);
-    for (const at::Tensor& tensor : in_) lane_.keep_for(tensor, group_.stream());
+    // Inputs the work keeps until it is done.
     for (const at::Tensor& tensor : out_) lane_.keep_for(tensor, lane_.stream());
     tensors_.keep(plan, out_);
   }
 
   void compute(const OpPlan& plan) {
     times_.begin_op(plan.op->id);
+    run_kernel(plan);
+    times_.end_op(plan.op->id, awaited_[plan.op->id]);
+    if (options_.check_finite) check_finite(plan);
+  }
+
+  void run_kernel(const OpPlan& plan) {
     gather_inputs(plan);
     gradients_.clear();
     for (const GradientPlan& gradient : plan.gradients) {
       gradients_.push_back({tensors_[gradient.value], gradient.adds || adds_gradients_});
     }
+    const auto memory = recordings_.memory_for(plan);
     if (tensors_.prepare(plan, out_)) {
       plan.entry->kernel(context_of(plan), in_, out_);
       if (plan.entry->makes_outputs) tensors_.check_made(plan, out_);
     }
+    if (memory) recordings_.keep_places(plan, out_);
     tensors_.keep(plan, out_);
-    times_.end_op(plan.op->id, awaited_[plan.op->id]);
-    if (options_.check_finite) check_finite(plan);
+  }
+
+  // Launches recorded ops by one call; the first time records them.
+  void launch_stretch(std::span<const Step> stretch) {
+    const OpId first = stretch.front().op, last = stretch.back().op;
+    if (recordings_.is_recording()) {
+      for (const Step& step : stretch) times_.keep_events(step.op);
+      recordings_.record(first, [&] {
+        for (const Step& step : stretch) {
+          times_.record_begin(step.op);
+          run_kernel(plans_[step.op]);
+          if (step.op != last) times_.record_end(step.op);
+          free_staying(step);
+        }
+      });
+    } else {
+      for (const Step& step : stretch) {
+        tensors_.prepare(plans_[step.op], out_);
+        tensors_.keep(plans_[step.op], out_);
+        free_staying(step);
+      }
+    }
+    recordings_.launch(first);
+    times_.end_op(last, awaited_[last]);
+  }
+
+  // What only ops of the compute lane read goes as soon as the last of them is launched.
+  void free_staying(const Step& step) {
+    for (ValueId value : step.free_after) {
+      if (recordings_.stays(value)) tensors_.free(value);
+    }
   }
 
   void check_finite(const OpPlan& plan) const {
@@ -266,13 +318,13 @@ class Executor::Impl final : private Launcher {
     } else {
       lane_.mark(false).block(lane_.copy_stream());
     }
-    for (const InputPlan& input : plan.inputs) {
-      host_[input.value] = queue_copy_to_host(tensors_[input.value]);
-    }
-    for (const OutputPlan& output : plan.outputs) {
-      host_[output.value] = queue_copy_to_host(tensors_[output.value]);
-    }
-    copied_[plan.op->id] = Event::record(lane_.copy_stream());
+    const auto copy = [&](ValueId value) {
+      queue_copy_to_host(tensors_[value], pinned_[value]);
+      host_[value] = pinned_[value];
+    };
+    for (const InputPlan& input : plan.inputs) copy(input.value);
+    for (const OutputPlan& output : plan.outputs) copy(output.value);
+    copied_[plan.op->id] = lane_.mark_copies();
   }
 
   // Blocks the host until the event is passed, a collective has failed or the deadline is over. A
@@ -330,11 +382,13 @@ class Executor::Impl final : private Launcher {
   const ComputeLane lane_;
   const std::vector<OpPlan> plans_;  // by op
   Sizes sizes_;
+  Recordings recordings_;
   StepTensors tensors_;
   StepTimes times_;
   std::vector<Work> works_;                   // by op; valid for communication that was launched
   std::vector<bool> sizes_known_;             // by op
-  std::vector<at::Tensor> host_;              // by value: copies, on a device only
+  std::vector<at::Tensor> host_;              // by value: copies of this step, on a device only
+  std::vector<at::Tensor> pinned_;            // by value: memory for them, from step to step
   std::vector<std::optional<Event>> copied_;  // by op that binds sizes, once host copies are queued
   std::vector<bool> awaited_;                 // by op: some step of the schedule waits for it
   std::vector<at::Tensor> in_, host_in_, out_;  // of the op at hand

@@ -50,6 +50,9 @@ struct ExecutorOptions {
   // Throws NumericError, naming op and tensor, behind the first compute op that makes a value that
   // is not finite. For looking into a step that failed: the host waits for every op.
   bool check_finite = false;
+  // On a GPU: what comes again from step to step is recorded and launched together (recordings.h),
+  // with memory of its own for each executor; results are the same.
+  bool records = true;
   // Record when each op ran. On a device that costs the host two events an op; without it a
   // timeline has no spans there.
   bool timeline = true;

@@ -9,6 +9,7 @@ ExpertLayout::ExpertLayout(const Placement& placement, int chunks)
     : ranks_(placement.ranks()),
       chunks_(chunks),
       position_of_expert_(at::empty({placement.experts()}, at::kLong)),
+      positions_by_rank_(at::empty_like(position_of_expert_)),
       homes_{.rank = at::empty_like(position_of_expert_),
              .chunk = at::empty_like(position_of_expert_),
              .local = at::empty_like(position_of_expert_)} {
@@ -34,6 +35,13 @@ ExpertLayout::ExpertLayout(const Placement& placement, int chunks)
     }
   }
   first_positions_.push_back(next);
+  int64_t* by_rank = positions_by_rank_.mutable_data_ptr<int64_t>();
+  for (int rank = 0; rank < ranks_; ++rank) {
+    for (int chunk = 0; chunk < chunks; ++chunk) {
+      const Range range = positions(chunk, rank);
+      for (int64_t p = range.first; p < range.last; ++p) *by_rank++ = p;
+    }
+  }
 }
 
 Range ExpertLayout::positions(int chunk, int rank) const {

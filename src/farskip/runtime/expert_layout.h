@@ -23,8 +23,11 @@ class ExpertLayout {
   int chunks() const { return chunks_; }
   // int64 [experts]: the position of every expert id.
   const at::Tensor& position_of_expert() const { return position_of_expert_; }
+  // int64 [experts]: all positions by rank, then chunk; the same for one chunk.
+  const at::Tensor& positions_by_rank() const { return positions_by_rank_; }
   // Where every expert id is, in host memory.
   const ExpertHomes& homes() const { return homes_; }
+  int64_t experts_of(int rank) const { return experts_of_.at(rank); }
   // Positions of the experts of one rank in one chunk, and of a whole chunk.
   Range positions(int chunk, int rank) const;
   Range positions(int chunk) const;
@@ -35,7 +38,7 @@ class ExpertLayout {
   int ranks_, chunks_;
   std::vector<int64_t> experts_of_;       // by rank
   std::vector<int64_t> first_positions_;  // by chunk and rank, and the end
-  at::Tensor position_of_expert_;
+  at::Tensor position_of_expert_, positions_by_rank_;
   ExpertHomes homes_;
 };
 

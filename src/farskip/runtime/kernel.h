@@ -60,6 +60,10 @@ struct KernelEntry {
   // The kernel makes its outputs: they come in undefined and it assigns them, except for parts of
   // a larger value, which come in defined like any other kernel's. `deliver` does either.
   bool makes_outputs = false;
+  // What the kernel queues on a device follows from the op, the lengths of the sequences and the
+  // addresses and shapes of its tensors alone, and it never waits: it may be queued anew without
+  // being called.
+  bool recordable = false;
 };
 
 // Gives `result` to an output of a kernel that makes its outputs.

@@ -93,8 +93,14 @@ void run_attention_prepare(const KernelContext& context, Inputs in, Outputs out)
 void run_attention_core(const KernelContext& context, Inputs in, Outputs out) {
   const AttentionInputs inputs{in[0], in[1], in[2]};
   const double scale = context.model.softmax_scale();
-  if (out.size() == 1) return attention_core_out(out[0], inputs, context.lengths, scale);
-  attention_core_saving(out[0], out[1], inputs, context.lengths, scale);
+  if (out.size() > 1) {
+    const int64_t tokens = in[0].size(0), heads = in[0].size(1);
+    if (!out[0].defined()) out[0] = at::empty({tokens, heads * in[2].size(2)}, in[0].options());
+    if (!out[1].defined()) out[1] = at::empty({tokens, heads}, in[0].options().dtype(at::kFloat));
+    return attention_core_saving(out[0], out[1], inputs, context.lengths, scale);
+  }
+  if (out[0].defined()) return attention_core_out(out[0], inputs, context.lengths, scale);
+  out[0] = attention_core(inputs, context.lengths, scale);
 }
 
 void run_linear(const KernelContext&, Inputs in, Outputs out) { linear_out(out[0], in[0], in[1]); }
@@ -104,18 +110,25 @@ void run_swiglu(const KernelContext&, Inputs in, Outputs out) {
   swiglu_saving_out(out[0], out[1], in[0], in[1], in[2]);
 }
 
-// The rows that the head reads: all, or the last one of each sequence.
-void run_final_norm(const KernelContext& context, Inputs in, Outputs out) {
-  at::Tensor rows = in[0];
-  if (out[0].size(0) != rows.size(0)) {
-    at::Tensor last = at::empty({static_cast<int64_t>(context.lengths.size())}, at::kLong);
-    int64_t end = 0;
-    for (size_t i = 0; i < context.lengths.size(); ++i) {
-      end += context.lengths[i];
-      last.mutable_data_ptr<int64_t>()[i] = end - 1;
-    }
-    rows = at::index_select(rows, 0, tensor_ops::to_device(last, rows.device()));
+// The last row of each sequence.
+at::Tensor last_rows(const at::Tensor& rows, const std::vector<int64_t>& lengths) {
+  const auto count = static_cast<int64_t>(lengths.size());
+  if (std::ranges::all_of(lengths, [&](int64_t length) { return length == lengths[0]; })) {
+    return rows.unflatten(0, {count, lengths[0]}).select(1, lengths[0] - 1);
   }
+  at::Tensor last = at::empty({count}, at::kLong);
+  int64_t end = 0;
+  for (size_t i = 0; i < lengths.size(); ++i) {
+    end += lengths[i];
+    last.mutable_data_ptr<int64_t>()[i] = end - 1;
+  }
+  return at::index_select(rows, 0, tensor_ops::to_device(last, rows.device()));
+}
+
+// Of the rows that the head reads: all, or the last one of each sequence.
+void run_final_norm(const KernelContext& context, Inputs in, Outputs out) {
+  const bool all = out[0].size(0) == in[0].size(0);
+  const at::Tensor rows = all ? in[0] : last_rows(in[0], context.lengths);
   rms_norm_out(out[0], rows, in[1], context.model.norm_eps);
 }
 
@@ -138,6 +151,11 @@ Work launch_all_reduce(const KernelContext& context, Group& group, Inputs in, Ou
 }
 
 KernelEntry making(Kernel kernel) { return {.kernel = kernel, .makes_outputs = true}; }
+
+KernelEntry recordable(KernelEntry entry) {
+  entry.recordable = true;
+  return entry;
+}
 
 }  // namespace
 
@@ -167,13 +185,13 @@ KernelTable step_kernels() {
   KernelTable table;
   table.add(OpKind::embedding, making(run_embedding));
   table.add(OpKind::rope_tables, making(run_rope_tables));
-  table.add(OpKind::sum, run_sum);
-  table.add(OpKind::norm, run_norm);
-  table.add(OpKind::attention_prepare, making(run_attention_prepare));
-  table.add(OpKind::attention_core, run_attention_core);
-  table.add(OpKind::output_projection, run_linear);
-  table.add(OpKind::shared_experts, run_swiglu);
-  table.add(OpKind::dense_mlp, run_swiglu);
+  table.add(OpKind::sum, recordable({.kernel = run_sum}));
+  table.add(OpKind::norm, recordable({.kernel = run_norm}));
+  table.add(OpKind::attention_prepare, recordable(making(run_attention_prepare)));
+  table.add(OpKind::attention_core, recordable(making(run_attention_core)));
+  table.add(OpKind::output_projection, recordable({.kernel = run_linear}));
+  table.add(OpKind::shared_experts, recordable({.kernel = run_swiglu}));
+  table.add(OpKind::dense_mlp, recordable({.kernel = run_swiglu}));
   table.add(OpKind::all_reduce, launch_all_reduce);
   table.add(OpKind::final_norm, run_final_norm);
   table.add(OpKind::head, run_head);

@@ -109,7 +109,7 @@ void run_unpermute(const KernelContext& context, Inputs in, Outputs out) {
   const at::Tensor weights =
       in.size() > 2 ? in[2]
                     : at::ones({in[1].size(0) / top_k, top_k}, in[1].options().dtype(at::kFloat));
-  deliver(out[0], unpermute(in[0], in[1], weights));
+  unpermute_out(out[0], in.first(1), in[1], weights);
 }
 
 }  // namespace
@@ -125,7 +125,7 @@ void add_routing_kernels(KernelTable& table) {
   table.add(OpKind::router, making(run_router));
   table.add(OpKind::plan, making(run_plan));
   table.add(OpKind::permute, run_permute);
-  table.add(OpKind::unpermute, making(run_unpermute));
+  table.add(OpKind::unpermute, run_unpermute);
   table.add(OpKind::experts, making(run_experts));
 }
 

@@ -13,12 +13,24 @@ const ExpertLayout& RoutingState::layout(const Placement& placement, int chunks)
   return layouts_.try_emplace(chunks, placement, chunks).first->second;
 }
 
-const at::Tensor& RoutingState::positions(const Placement& placement, int chunks,
-                                          at::Device device) {
-  const at::Tensor& host = layout(placement, chunks).position_of_expert();
-  at::Tensor& copy = positions_[chunks];
+namespace {
+
+// `copy`, made of `host` unless it is there.
+const at::Tensor& copy_on(at::Device device, const at::Tensor& host, at::Tensor& copy) {
   if (!copy.defined() || copy.device() != device) copy = tensor_ops::to_device(host, device);
   return copy;
+}
+
+}  // namespace
+
+const at::Tensor& RoutingState::positions(const Placement& placement, int chunks,
+                                          at::Device device) {
+  return copy_on(device, layout(placement, chunks).position_of_expert(), positions_[chunks]);
+}
+
+const at::Tensor& RoutingState::positions_by_rank(const Placement& placement, int chunks,
+                                                  at::Device device) {
+  return copy_on(device, layout(placement, chunks).positions_by_rank(), positions_by_rank_[chunks]);
 }
 
 const ExpertHomes& RoutingState::homes(const Placement& placement, int chunks, at::Device device) {

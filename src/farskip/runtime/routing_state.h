@@ -30,7 +30,9 @@ class RoutingState : public KernelState {
   const ExpertLayout& layout(const Placement& placement, int chunks);
   // position_of_expert of that layout on a device, copied there at its first use. Stays valid.
   const at::Tensor& positions(const Placement& placement, int chunks, at::Device device);
-  // The same for the layout's homes.
+  // The same for the layout's positions_by_rank, for use on the stream of its first use, and for
+  // its homes.
+  const at::Tensor& positions_by_rank(const Placement& placement, int chunks, at::Device device);
   const ExpertHomes& homes(const Placement& placement, int chunks, at::Device device);
   // balanced_routing of these tokens on a device, computed at its first use. Stays valid.
   const Routing& balanced(int64_t tokens, int64_t experts, int64_t top_k, int64_t first_token,
@@ -43,8 +45,8 @@ class RoutingState : public KernelState {
  private:
   RoutingOptions options_;
   std::map<int, ExpertLayout> layouts_;
-  std::map<int, at::Tensor> positions_;  // by chunks
-  std::map<int, ExpertHomes> homes_;     // by chunks
+  std::map<int, at::Tensor> positions_, positions_by_rank_;  // by chunks
+  std::map<int, ExpertHomes> homes_;                         // by chunks
   // By tokens, experts, choices and first token.
   std::map<std::array<int64_t, 4>, Routing> balanced_;
   std::map<std::pair<int, int>, Routing> record_;  // by layer and micro-batch

@@ -17,10 +17,11 @@ int64_t elements(at::IntArrayRef shape) {
 }  // namespace
 
 StepTensors::StepTensors(const Graph& graph, const ComputeLane& lane, const Sizes& sizes,
-                         const c10::Stream& communication)
+                         const Recordings& recordings, const c10::Stream& communication)
     : graph_(graph),
       lane_(lane),
       sizes_(sizes),
+      recordings_(recordings),
       communication_(communication),
       tensors_(graph.values().size()) {}
 
@@ -58,7 +59,12 @@ bool StepTensors::prepare(const OpPlan& plan, std::vector<at::Tensor>& out) {
       continue;
     }
     count(shapes_[i], output.type);
-    const bool kernel_makes_it = any && plan.entry->makes_outputs;
+    if (const at::Tensor& place = recordings_.place(output.value); place.defined()) {
+      out.push_back(place);
+      continue;
+    }
+    const bool kernel_makes_it =
+        any && plan.entry->makes_outputs && !recordings_.needs_place(output.value);
     out.push_back(kernel_makes_it ? at::Tensor()
                                   : lane_.allocate(shapes_[i], output.type, stream_of(plan)));
   }

@@ -10,6 +10,7 @@
 #include "farskip/graph/graph.h"
 #include "farskip/runtime/compute_lane.h"
 #include "farskip/runtime/op_plan.h"
+#include "farskip/runtime/recordings.h"
 #include "farskip/runtime/sizes.h"
 
 namespace farskip {
@@ -18,9 +19,10 @@ namespace farskip {
 // freed. Sizes must be bound before they are asked for. One thread.
 class StepTensors {
  public:
-  // All arguments must outlive it. `communication`: the stream that collectives write on.
+  // All arguments must outlive it. `recordings`: which values have a place of their own.
+  // `communication`: the stream that collectives write on.
   StepTensors(const Graph& graph, const ComputeLane& lane, const Sizes& sizes,
-              const c10::Stream& communication);
+              const Recordings& recordings, const c10::Stream& communication);
 
   // Where parameters, gradients and inputs are put.
   std::vector<at::Tensor>& by_value() { return tensors_; }
@@ -30,8 +32,8 @@ class StepTensors {
   void begin();
   // An op's inputs, cut to its piece.
   void gather(const OpPlan& plan, std::vector<at::Tensor>& in) const;
-  // An op's outputs, allocated where its kernel does not make them; false if all are empty, so that
-  // there is nothing to compute.
+  // An op's outputs: in their places, or allocated where its kernel does not make them; false if
+  // all are empty, so that there is nothing to compute.
   bool prepare(const OpPlan& plan, std::vector<at::Tensor>& out);
   // Throws GraphError if a kernel made an output of another shape or dtype than the graph says;
   // `out` as prepare left it, filled in.
@@ -54,6 +56,7 @@ class StepTensors {
   const Graph& graph_;
   const ComputeLane& lane_;
   const Sizes& sizes_;
+  const Recordings& recordings_;
   const c10::Stream communication_;
   std::vector<at::Tensor> tensors_;
   std::vector<Shape> shapes_;  // of the outputs last prepared

@@ -1,12 +1,15 @@
 #include "farskip/runtime/step_times.h"
 
-#include <algorithm>
 #include <optional>
+
+#include "farskip/cuda/launch_graph.h"
 
 namespace farskip {
 
 void StepTimes::begin() {
-  std::fill(ops_.begin(), ops_.end(), OpTimes());
+  for (OpTimes& op : ops_) {
+    if (!op.keeps_events) op = OpTimes();
+  }
   start_ = Clock::now();
   origin_ = lane_.mark(true);
 }
@@ -19,6 +22,24 @@ void StepTimes::begin_op(int op) {
 void StepTimes::end_op(int op, bool awaited) {
   ops_[op].end = Clock::now();
   if (lane_.queues() && (timeline_ || awaited)) ops_[op].done = lane_.mark(timeline_);
+}
+
+void StepTimes::keep_events(int op) {
+  if (!timeline_) return;
+  ops_[op] = {.start = {}, .end = {}, .begun = lane_.mark(true), .done = lane_.mark(true)};
+  ops_[op].keeps_events = true;
+}
+
+void StepTimes::record_begin(int op) const {
+  if (timeline_) cuda::record_event_in_graph(ops_[op].begun.handle(), lane_.stream());
+}
+
+void StepTimes::record_end(int op) const {
+  if (timeline_) cuda::record_event_in_graph(ops_[op].done.handle(), lane_.stream());
+}
+
+void StepTimes::forget_events() {
+  for (OpTimes& op : ops_) op.keeps_events = false;
 }
 
 bool StepTimes::set(const Work& work, Span& span) const {

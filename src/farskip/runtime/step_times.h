@@ -21,6 +21,13 @@ class StepTimes {
   // Around an op of the compute lane; `awaited`: another lane waits for it.
   void begin_op(int op);
   void end_op(int op, bool awaited);
+  // The events of an op that will be recorded: from now on they stay from step to step.
+  void keep_events(int op);
+  // While the op is recorded: as begin_op and end_op, each time that its stretch is launched.
+  void record_begin(int op) const;
+  void record_end(int op) const;
+  // Events are made anew from now on.
+  void forget_events();
   // Behind it what the op made is there; empty on a CPU.
   const Event& done(int op) const { return ops_[op].done; }
 
@@ -36,6 +43,7 @@ class StepTimes {
   struct OpTimes {
     Clock::time_point start, end;
     Event begun, done;
+    bool keeps_events = false;
   };
   double host_seconds(Clock::time_point time) const {
     return std::chrono::duration<double>(time - start_).count();

@@ -23,6 +23,7 @@ struct Step {
   Lane lane = Lane::compute;
   std::vector<OpId> wait_for;       // on the other lane, to be finished before this one starts
   std::vector<ValueId> free_after;  // read by no later step
+  bool operator==(const Step&) const = default;
 };
 
 // The order in which the host launches the ops of a graph, and what each waits for.

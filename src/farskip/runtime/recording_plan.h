@@ -1,0 +1,26 @@
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "farskip/runtime/op_plan.h"
+#include "farskip/schedule/schedule.h"
+
+namespace farskip {
+
+// What of a schedule can be recorded and launched anew as it is: ops of the compute lane behind one
+// another, by kernels that say so, of sizes that the batch alone decides, which read and write only
+// what other ops of that lane do. The first op of a stretch may wait for collectives; what another
+// lane waits for is its last op.
+struct RecordingPlan {
+  std::vector<std::vector<Step>> stretches;  // in launch order
+  std::vector<int> stretch_of;               // by op, or none
+  // By value: recorded ops read or write it, so that its memory must stay where it is.
+  std::vector<bool> stays;
+};
+
+// `plans` by op.
+RecordingPlan plan_recordings(const Graph& graph, std::span<const OpPlan> plans,
+                              std::span<const Step> steps);
+
+}  // namespace farskip

@@ -1,0 +1,94 @@
+#include "farskip/runtime/recordings.h"
+
+#include <ATen/ops/from_blob.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "farskip/cuda/device.h"
+
+namespace farskip {
+namespace {
+
+// The same elements, without a part in their memory's life.
+at::Tensor without_owning(const at::Tensor& tensor) {
+  return at::for_blob(tensor.mutable_data_ptr(), tensor.sizes())
+      .strides(tensor.strides())
+      .options(tensor.options())
+      .target_device(tensor.device())
+      .make_tensor();
+}
+
+}  // namespace
+
+Recordings::Recordings(const Graph& graph, std::span<const OpPlan> plans, const ComputeLane& lane,
+                       bool wanted)
+    : graph_(graph),
+      plans_(plans),
+      lane_(lane),
+      wanted_(wanted && lane.device().is_cuda() && cuda_is_built()),
+      places_(graph.values().size()) {}
+
+void Recordings::begin(const Schedule& schedule, const std::vector<int64_t>& lengths) {
+  const bool went_through = std::exchange(completed_, false);
+  if (!wanted_) return;
+  const bool same = went_through && state_ != State::off && lengths == lengths_ &&
+                    std::ranges::equal(schedule.steps, steps_);
+  if (same) {
+    if (state_ == State::watched) {
+      memory_ = std::make_unique<cuda::PrivateMemory>(lane_.device());
+      state_ = State::recording;
+    } else {
+      state_ = State::recorded;
+    }
+    return;
+  }
+  forget();
+  steps_ = schedule.steps;
+  lengths_ = lengths;
+  plan_ = plan_recordings(graph_, plans_, steps_);
+  graphs_.resize(plan_.stretches.size());
+  state_ = State::watched;
+}
+
+void Recordings::forget() {
+  graphs_.clear();
+  std::ranges::fill(places_, at::Tensor());
+  memory_.reset();
+}
+
+std::span<const Step> Recordings::stretch_from(OpId op) const {
+  if (!is_on() || plan_.stretch_of[op] == none) return {};
+  const std::vector<Step>& stretch = plan_.stretches[plan_.stretch_of[op]];
+  return stretch[0].op == op ? stretch : std::span<const Step>();
+}
+
+bool Recordings::launched_with_another(OpId op) const {
+  return is_on() && plan_.stretch_of[op] != none && stretch_from(op).empty();
+}
+
+std::unique_ptr<cuda::PrivateMemory::Use> Recordings::memory_for(const OpPlan& plan) const {
+  const bool any = is_recording() && std::ranges::any_of(plan.outputs, [&](const OutputPlan& out) {
+                     return plan_.stays[out.value];
+                   });
+  return any ? std::make_unique<cuda::PrivateMemory::Use>(*memory_, lane_.stream()) : nullptr;
+}
+
+bool Recordings::needs_place(ValueId value) const {
+  return stays(value) && plan_.stretch_of[graph_.value(value).producer] == none;
+}
+
+void Recordings::keep_places(const OpPlan& plan, std::span<const at::Tensor> out) {
+  for (size_t i = 0; i < out.size(); ++i) {
+    const ValueId value = plan.outputs[i].value;
+    if (plan_.stays[value] && out[i].numel() > 0) places_[value] = without_owning(out[i]);
+  }
+}
+
+void Recordings::record(OpId op, const std::function<void()>& queue) {
+  graphs_[plan_.stretch_of[op]].emplace(lane_.stream(), queue);
+}
+
+void Recordings::launch(OpId op) const { graphs_[plan_.stretch_of[op]]->launch(lane_.stream()); }
+
+}  // namespace farskip

@@ -1,0 +1,78 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "farskip/cuda/launch_graph.h"
+#include "farskip/runtime/compute_lane.h"
+#include "farskip/runtime/recording_plan.h"
+
+namespace farskip {
+
+// Ops of the compute lane that one rank's steps launch by one call a stretch, on a GPU: to launch
+// an op costs the host much more than to launch a recorded one. When a schedule comes a second time
+// with the same sequences, its stretches (recording_plan.h) are recorded, with memory of their own
+// that stays where it is, and from then on they are launched as recorded. What is computed, and the
+// order on the lane, stay the same. Thread rule: one thread.
+class Recordings {
+ public:
+  // All arguments must outlive it. Not `wanted`, or on another device: nothing is ever recorded.
+  Recordings(const Graph& graph, std::span<const OpPlan> plans, const ComputeLane& lane,
+             bool wanted);
+
+  // Before a step, when nothing of an earlier one is held any more. The schedule stays as it is
+  // until the next begin.
+  void begin(const Schedule& schedule, const std::vector<int64_t>& lengths);
+  // The step went through.
+  void complete() { completed_ = true; }
+
+  // The steps that are launched together with this op, which is the first of them; none if the op
+  // is launched alone, or with an earlier one.
+  std::span<const Step> stretch_from(OpId op) const;
+  // The op is launched with an earlier one.
+  bool launched_with_another(OpId op) const;
+  bool is_on() const { return state_ == State::recording || state_ == State::recorded; }
+  bool is_recording() const { return state_ == State::recording; }
+
+  // Memory for what the op makes, in force while the result lives: null if it may lie anywhere.
+  std::unique_ptr<cuda::PrivateMemory::Use> memory_for(const OpPlan& plan) const;
+  // Where the value lies in every step; undefined if nowhere, or not yet.
+  const at::Tensor& place(ValueId value) const { return places_[value]; }
+  // The value must be allocated before a kernel that would make it, so that it has a place.
+  bool needs_place(ValueId value) const;
+  // While recording: the op's outputs have their places.
+  void keep_places(const OpPlan& plan, std::span<const at::Tensor> out);
+  // The value lives and dies on the compute lane.
+  bool stays(ValueId value) const { return is_on() && plan_.stays[value]; }
+
+  // While recording: records what `queue` queues on the lane for the stretch that begins with `op`.
+  void record(OpId op, const std::function<void()>& queue);
+  // Queues it on the lane.
+  void launch(OpId op) const;
+
+ private:
+  // off: not for this device or step; watched: seen once; then recording, then recorded.
+  enum class State { off, watched, recording, recorded };
+  void forget();
+
+  const Graph& graph_;
+  const std::span<const OpPlan> plans_;
+  const ComputeLane& lane_;
+  const bool wanted_;
+  State state_ = State::off;
+  bool completed_ = false;
+  // Of the step that was watched last.
+  std::vector<Step> steps_;
+  std::vector<int64_t> lengths_;
+  RecordingPlan plan_;
+  std::unique_ptr<cuda::PrivateMemory> memory_;           // outlives what was recorded with it
+  std::vector<std::optional<cuda::LaunchGraph>> graphs_;  // by stretch
+  std::vector<at::Tensor> places_;                        // by value; they own no memory
+};
+
+}  // namespace farskip

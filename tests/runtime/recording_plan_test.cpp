@@ -1,0 +1,118 @@
+#include "farskip/runtime/recording_plan.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <set>
+
+#include "farskip/runtime/kernels.h"
+#include "fixture.h"
+
+namespace farskip::testing {
+namespace {
+
+// Steps of one form, and what of them is recorded.
+struct Planned {
+  Planned(const Fixture& fixture, int ranks, const StepForm& form)
+      : step(fixture.plan("farskip", ranks, fixture.golden_tokens(), form)),
+        plans(plan_ops(step.graph, kernels)),
+        recordings(plan_recordings(step.graph, plans, step.schedule.steps)) {}
+
+  std::set<OpKind> recorded_kinds() const {
+    std::set<OpKind> kinds;
+    for (const auto& stretch : recordings.stretches) {
+      for (const Step& step_of : stretch) kinds.insert(step.graph.op(step_of.op).kind);
+    }
+    return kinds;
+  }
+
+  const KernelTable kernels = step_kernels();
+  PlannedStep step;
+  std::vector<OpPlan> plans;
+  RecordingPlan recordings;
+};
+
+std::vector<StepForm> forms() {
+  std::vector<StepForm> all;
+  for (const char* schedule : {"blocking", "released", "overlapped"}) {
+    all.push_back({.schedule = schedule});
+    all.push_back({.schedule = schedule, .expert_chunks = 2, .pieces = 2});
+    all.push_back({.schedule = schedule, .two_batch = true});
+    all.push_back({.schedule = schedule, .dispatch = DispatchForm::per_rank, .fp8_wire = true});
+  }
+  return all;
+}
+
+TEST(RecordingPlan, CoversWhatTheBatchAloneDecides) {
+  const Fixture fixture("deepseek_v3");
+  const Planned planned(fixture, 2, {.schedule = "overlapped"});
+  const std::set<OpKind> expected = {OpKind::sum,
+                                     OpKind::norm,
+                                     OpKind::attention_prepare,
+                                     OpKind::attention_core,
+                                     OpKind::output_projection,
+                                     OpKind::shared_experts,
+                                     OpKind::dense_mlp};
+  EXPECT_EQ(planned.recorded_kinds(), expected);
+  // Fewer launches than ops.
+  size_t ops = 0;
+  for (const auto& stretch : planned.recordings.stretches) ops += stretch.size();
+  EXPECT_LT(2 * planned.recordings.stretches.size(), ops);
+}
+
+TEST(RecordingPlan, StretchesFollowTheLaneAndWaitOnlyAtTheirBeginning) {
+  const Fixture fixture("deepseek_v3");
+  for (const StepForm& form : forms()) {
+    for (int ranks : {1, 2}) {
+      SCOPED_TRACE(form.schedule + " on " + std::to_string(ranks));
+      const Planned planned(fixture, ranks, form);
+      std::vector<OpId> lane;
+      std::set<OpId> awaited;
+      for (const Step& step : planned.step.schedule.steps) {
+        if (step.lane == Lane::compute) {
+          lane.push_back(step.op);
+        } else {
+          awaited.insert(step.wait_for.begin(), step.wait_for.end());
+        }
+      }
+      std::set<OpId> seen;
+      int index = 0;
+      for (const auto& stretch : planned.recordings.stretches) {
+        ASSERT_FALSE(stretch.empty());
+        const auto first = std::ranges::find(lane, stretch[0].op);
+        for (size_t i = 0; i < stretch.size(); ++i) {
+          EXPECT_EQ(*(first + i), stretch[i].op);
+          EXPECT_TRUE(i == 0 || stretch[i].wait_for.empty());
+          EXPECT_TRUE(i + 1 == stretch.size() || !awaited.contains(stretch[i].op));
+          EXPECT_TRUE(seen.insert(stretch[i].op).second);
+          EXPECT_EQ(planned.recordings.stretch_of[stretch[i].op], index);
+        }
+        ++index;
+      }
+    }
+  }
+}
+
+TEST(RecordingPlan, WhatStaysIsReadByTheLaneAlone) {
+  const Fixture fixture("deepseek_v3");
+  for (const StepForm& form : forms()) {
+    const Planned planned(fixture, 2, form);
+    const Graph& graph = planned.step.graph;
+    for (const Value& value : graph.values()) {
+      if (!planned.recordings.stays[value.id]) continue;
+      EXPECT_EQ(value.kind, ValueKind::activation);
+      EXPECT_EQ(value.part_of, none);
+      EXPECT_EQ(std::ranges::count(graph.outputs(), value.id), 0);
+      for (const Dim& dim : value.shape) {
+        EXPECT_TRUE(dim.exact() || !is_routed(graph.symbol(dim.symbol).kind));
+      }
+      EXPECT_EQ(graph.op(value.producer).lane, Lane::compute);
+      for (OpId op : graph.consumers(value.id)) {
+        EXPECT_EQ(graph.op(op).lane, Lane::compute) << value.name;
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace farskip::testing

@@ -1,0 +1,111 @@
+#include <ATen/ops/cat.h>
+#include <ATen/ops/equal.h>
+#include <gtest/gtest.h>
+
+#include "../gpu.h"
+#include "stand_in.h"
+
+// Steps that are launched as recorded compute what others do.
+namespace farskip::testing {
+namespace {
+
+using Recorded = GpuTest;
+
+at::Tensor logits_of(const StepResult& result) { return at::cat(result.outputs).cpu(); }
+
+TEST_F(Recorded, StepsHaveTheBitsOfOthers) {
+  for (const char* family : {"deepseek_v3", "qwen3_moe"}) {
+    const Fixture fixture(family);
+    const TokenBatch tokens = fixture.prefixes({48, 17, 48, 5});
+    StandIn rank(fixture, at::kBFloat16);
+    const Batch batch = batch_of(tokens, {0, 2});
+    for (const char* schedule : {"blocking", "released", "overlapped"}) {
+      for (const bool two_batch : {false, true}) {
+        for (const int parts : {1, 2}) {
+          SCOPED_TRACE(std::string(family) + ", " + schedule + ", " + std::to_string(parts));
+          const PlannedStep step = rank.plan(tokens, {.schedule = schedule,
+                                                      .two_batch = two_batch,
+                                                      .expert_chunks = parts,
+                                                      .pieces = parts,
+                                                      .dtype = at::kBFloat16});
+          const auto plain = rank.executor(step, {.records = false});
+          const at::Tensor expected = logits_of(plain->run(step.schedule, batch));
+          const auto recording = rank.executor(step);
+          for (int i = 0; i < 4; ++i) {
+            EXPECT_TRUE(at::equal(logits_of(recording->run(step.schedule, batch)), expected)) << i;
+          }
+        }
+      }
+    }
+  }
+}
+
+// Other sequences and other schedules are no repetition.
+TEST_F(Recorded, StepsChangeWithTheirBatchAndSchedule) {
+  const Fixture fixture("deepseek_v3");
+  const TokenBatch tokens = fixture.prefixes({48, 17, 48, 5});
+  StandIn rank(fixture, at::kFloat);
+  const PlannedStep step = rank.plan(tokens, {.schedule = "overlapped"});
+  const PlannedStep blocking = rank.plan(tokens, {.schedule = "blocking"});
+  const auto plain = rank.executor(step, {.records = false});
+  const auto recording = rank.executor(step);
+  const Batch batches[] = {batch_of(tokens, {0, 2}), batch_of(tokens, {1, 3}),
+                           batch_of(tokens, {0, 0})};
+  for (const int which : {0, 0, 0, 1, 1, 1, 0, 2, 2, 2, 2, 1, 1, 1}) {
+    const Batch& batch = batches[which];
+    EXPECT_TRUE(at::equal(logits_of(recording->run(step.schedule, batch)),
+                          logits_of(plain->run(step.schedule, batch))))
+        << which;
+  }
+  for (const Schedule* schedule : {&blocking.schedule, &blocking.schedule, &blocking.schedule,
+                                   &step.schedule, &blocking.schedule}) {
+    EXPECT_TRUE(at::equal(logits_of(recording->run(*schedule, batches[0])),
+                          logits_of(plain->run(*schedule, batches[0]))));
+  }
+}
+
+// A batch's numbers are read anew in every step.
+TEST_F(Recorded, StepsReadTheirInputs) {
+  const Fixture fixture("qwen3_moe");
+  const TokenBatch tokens = fixture.prefixes({48, 48, 48, 48});
+  StandIn rank(fixture, at::kFloat);
+  const PlannedStep step = rank.plan(tokens, {.schedule = "overlapped"});
+  const auto plain = rank.executor(step, {.records = false});
+  const auto recording = rank.executor(step);
+  Batch batch = batch_of(tokens, {0, 1});
+  for (int i = 0; i < 5; ++i) {
+    batch.inputs["input_ids"] = batch.inputs["input_ids"].roll(1);
+    EXPECT_TRUE(at::equal(logits_of(recording->run(step.schedule, batch)),
+                          logits_of(plain->run(step.schedule, batch))));
+  }
+}
+
+TEST_F(Recorded, OpsHaveTheirTimes) {
+  const Fixture fixture("deepseek_v3");
+  const TokenBatch tokens = fixture.prefixes({48, 48, 48, 48});
+  StandIn rank(fixture, at::kBFloat16);
+  const PlannedStep step = rank.plan(tokens, {.schedule = "overlapped", .dtype = at::kBFloat16});
+  const auto executor = rank.executor(step);
+  const Batch batch = batch_of(tokens, {0, 1});
+  const size_t spans = executor->run(step.schedule, batch).timeline.spans.size();
+  for (int i = 0; i < 3; ++i) {
+    const Timeline timeline = executor->run(step.schedule, batch).timeline;
+    EXPECT_EQ(timeline.spans.size(), spans);
+    std::map<int, Span> by_op;
+    for (const Span& span : timeline.spans) {
+      EXPECT_GE(span.start, 0) << span.name;
+      EXPECT_GE(span.end, span.start) << span.name;
+      EXPECT_LE(span.end, timeline.step_seconds) << span.name;
+      by_op[span.op] = span;
+    }
+    double end = 0;
+    for (const Step& launched : step.schedule.steps) {
+      if (launched.lane != Lane::compute || !by_op.contains(launched.op)) continue;
+      EXPECT_GE(by_op[launched.op].start, end - 1e-6) << by_op[launched.op].name;
+      end = by_op[launched.op].end;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace farskip::testing
