@@ -22,7 +22,6 @@ struct BackwardResult {
   std::vector<StepResult> ranks;
 };
 
-// Labels are the tokens that follow; a sequence's last token has none.
 BackwardResult run_backward(const Fixture& fixture, const PlannedStep& step,
                             const TokenBatch& tokens, int ranks,
                             const BackwardOptions& options = {}, at::ScalarType dtype = at::kFloat,

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 
+#include "../base/error_of.h"
 #include "farskip/base/error.h"
 #include "training_job.h"
 
@@ -180,15 +181,6 @@ TEST(Train, Bfloat16FollowsFloat32) {
   EXPECT_NEAR(*exact.result.validation_loss, *rounded.result.validation_loss,
               0.02 * *exact.result.validation_loss);
   EXPECT_NE(exact.result.loss, rounded.result.loss);
-}
-
-std::string error_of(const std::function<void()>& work) {
-  try {
-    work();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 TEST(Train, ValueThatIsNotFiniteIsNamed) {
