@@ -195,8 +195,8 @@ TrainResult train(const TrainConfig& config, const TrainInputs& inputs, TrainObs
                   const std::atomic<bool>& stop) {
   check(config);
   const int ranks = inputs.groups.at(0)->size();
-  const TrainingPlan plan = plan_training(inputs.model, inputs.connectivity, ranks, config);
   const Placement placement = training_placement(config, inputs.model, ranks);
+  const TrainingPlan plan = plan_training(inputs.model, inputs.connectivity, ranks, config);
   std::vector<TrainResult> results(inputs.groups.size());
   run_ranks(inputs.groups, [&](Group& group) {
     const auto index =
