@@ -26,7 +26,7 @@ test-gpu: ## deps, build, then the tests that need a GPU
 	@$(MAKE) --no-print-directory build
 	@ctest --preset release -L gpu
 
-demo: ## deps, build, then the main job: plan for a cluster, overlap measured here
+demo: ## deps, build, then the main job: plan for a cluster, overlap measured here, a model trained
 	@$(MAKE) --no-print-directory deps
 	@$(MAKE) --no-print-directory build
 	@tools/demo.sh

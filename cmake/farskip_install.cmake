@@ -59,7 +59,7 @@ set(farskip_torch_free_io
   pre_tokenizer.h safetensors_header.h token_file.h tokenizer.h tokenizer_definition.h utf8.h)
 list(TRANSFORM farskip_torch_free_io PREPEND ${PROJECT_SOURCE_DIR}/src/farskip/io/)
 install(FILES ${farskip_torch_free_io} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/farskip/io)
-foreach(header checkpoint_folder learning_rate manifest rank_meeting shards)
+foreach(header checkpoint_folder learning_rate manifest rank_meeting run_metrics run_plot shards)
   install(FILES ${PROJECT_SOURCE_DIR}/src/farskip/train/${header}.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/farskip/train)
 endforeach()
 foreach(folder ${farskip_header_folders})

@@ -19,7 +19,7 @@ readonly packages=(
   clang 'libclang-rt-dev|libclang-rt-[0-9]*-dev' clang-format
   libcli11-dev nlohmann-json3-dev libgtest-dev libgmock-dev libbenchmark-dev
   libopenmpi-dev openmpi-bin
-  libpcre2-dev libutf8proc-dev xz-utils
+  libpcre2-dev libutf8proc-dev xz-utils gnuplot-nox
 )
 
 missing_packages() {

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <fstream>
 
+#include "error_of.h"
 #include "farskip/base/error.h"
 #include "temporary_folder.h"
 
@@ -16,15 +17,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using testing::HasSubstr;
-
-std::string error_of(const auto& action) {
-  try {
-    action();
-  } catch (const FileError& error) {
-    return error.what();
-  }
-  return "no FileError";
-}
 
 class Files : public testing::Test {
  protected:
@@ -83,32 +75,35 @@ TEST_F(Files, WritingFollowsALinkAndKeepsIt) {
 }
 
 TEST_F(Files, WritingRefusesFoldersAndDevices) {
-  EXPECT_THAT(error_of([&] { write_file_atomically(folder_.path(), "x"); }), HasSubstr("a folder"));
+  EXPECT_THAT(error_of<FileError>([&] { write_file_atomically(folder_.path(), "x"); }),
+              HasSubstr("a folder"));
   // Renaming a file over a device would replace it.
-  EXPECT_THAT(error_of([&] { write_file_atomically("/dev/null", "x"); }),
+  EXPECT_THAT(error_of<FileError>([&] { write_file_atomically("/dev/null", "x"); }),
               HasSubstr("special file"));
   EXPECT_TRUE(fs::is_character_file("/dev/null"));
-  EXPECT_THAT(error_of([&] { write_file_atomically(path("no/such/folder"), "x"); }),
+  EXPECT_THAT(error_of<FileError>([&] { write_file_atomically(path("no/such/folder"), "x"); }),
               HasSubstr("No such file or directory"));
-  EXPECT_THAT(error_of([&] { write_file_atomically("", "x"); }), HasSubstr("names no file"));
+  EXPECT_THAT(error_of<FileError>([&] { write_file_atomically("", "x"); }),
+              HasSubstr("names no file"));
 }
 
 TEST_F(Files, ReadingRefusesWhatIsNoRegularFile) {
   ASSERT_EQ(::mkfifo(path("pipe").c_str(), 0600), 0);
-  EXPECT_THAT(error_of([&] { read_file(path("pipe")); }), HasSubstr("special file"));
-  EXPECT_THAT(error_of([&] { read_file(folder_.path()); }), HasSubstr("a folder"));
-  EXPECT_THAT(error_of([&] { read_file(path("missing")); }), HasSubstr("missing"));
-  EXPECT_THAT(error_of([&] { MappedFile file(folder_.path()); }), HasSubstr("a folder"));
-  EXPECT_THAT(error_of([&] { MappedFile file(path("missing")); }), HasSubstr("missing"));
+  EXPECT_THAT(error_of<FileError>([&] { read_file(path("pipe")); }), HasSubstr("special file"));
+  EXPECT_THAT(error_of<FileError>([&] { read_file(folder_.path()); }), HasSubstr("a folder"));
+  EXPECT_THAT(error_of<FileError>([&] { read_file(path("missing")); }), HasSubstr("missing"));
+  EXPECT_THAT(error_of<FileError>([&] { MappedFile file(folder_.path()); }), HasSubstr("a folder"));
+  EXPECT_THAT(error_of<FileError>([&] { MappedFile file(path("missing")); }), HasSubstr("missing"));
 }
 
 TEST_F(Files, ReadingStopsAtTheCap) {
   write_file_atomically(path("x"), "12345");
   EXPECT_EQ(read_file(path("x"), 5), "12345");
-  EXPECT_THAT(error_of([&] { read_file(path("x"), 4); }), HasSubstr("at most 4 bytes"));
+  EXPECT_THAT(error_of<FileError>([&] { read_file(path("x"), 4); }), HasSubstr("at most 4 bytes"));
   // Says that it is empty, and is not.
   EXPECT_FALSE(read_file("/proc/self/status").empty());
-  EXPECT_THAT(error_of([&] { read_file("/proc/self/status", 10); }), HasSubstr("too large"));
+  EXPECT_THAT(error_of<FileError>([&] { read_file("/proc/self/status", 10); }),
+              HasSubstr("too large"));
 }
 
 TEST_F(Files, MappedFileShowsTheBytesAndMoves) {

@@ -5,6 +5,7 @@
 
 #include <optional>
 
+#include "error_of.h"
 #include "farskip/base/error.h"
 #include "farskip/base/files.h"
 #include "read_only_folder.h"
@@ -34,15 +35,6 @@ class Folders : public testing::Test {
   TemporaryFolder folder_;
 };
 
-std::string error_of(const auto& action) {
-  try {
-    action();
-  } catch (const FileError& error) {
-    return error.what();
-  }
-  return "no FileError";
-}
-
 TEST_F(Folders, StagedFolderTakesItsPlaceWhole) {
   StagedFolder staged(path("target"));
   EXPECT_THAT(staged.path().filename().string(), HasSubstr("target.partial-"));
@@ -66,10 +58,11 @@ TEST_F(Folders, OnlyAnEmptyFolderIsOverwritten) {
   fs::create_directory(path("empty"));
   StagedFolder(path("empty")).put_in_place();
   fill(path("full"), "old");
-  EXPECT_THAT(error_of([&] { StagedFolder(path("full")).put_in_place(); }), HasSubstr("not empty"));
+  EXPECT_THAT(error_of<FileError>([&] { StagedFolder(path("full")).put_in_place(); }),
+              HasSubstr("not empty"));
   EXPECT_EQ(read_file(path("full") / "file"), "old");
   write_file_atomically(path("a_file"), "old");
-  EXPECT_THAT(error_of([&] { StagedFolder(path("a_file")).put_in_place(); }),
+  EXPECT_THAT(error_of<FileError>([&] { StagedFolder(path("a_file")).put_in_place(); }),
               HasSubstr("Not a directory"));
   EXPECT_THAT(names(), ElementsAre("a_file", "empty", "full"));
 }
@@ -82,14 +75,14 @@ TEST_F(Folders, ReplacingExchangesAndRemovesTheOld) {
   EXPECT_EQ(read_file(path("target") / "file"), "new");
   EXPECT_THAT(names(), ElementsAre("target"));
   StagedFolder none(path("missing"));
-  EXPECT_THAT(error_of([&] { none.replace(); }), HasSubstr("missing"));
+  EXPECT_THAT(error_of<FileError>([&] { none.replace(); }), HasSubstr("missing"));
 }
 
 TEST_F(Folders, WhereNoneCanBeMade) {
-  EXPECT_THAT(error_of([&] { StagedFolder staged(path("no/such/folder")); }),
+  EXPECT_THAT(error_of<FileError>([&] { StagedFolder staged(path("no/such/folder")); }),
               HasSubstr("No such file or directory"));
   const ReadOnlyFolder locked(folder_.path());
-  EXPECT_THAT(error_of([&] { StagedFolder staged(path("target")); }),
+  EXPECT_THAT(error_of<FileError>([&] { StagedFolder staged(path("target")); }),
               HasSubstr("Permission denied"));
 }
 
@@ -97,7 +90,8 @@ TEST_F(Folders, RemovingTakesTheWholeFolder) {
   fill(path("target") / "inner", "x");
   remove_folder_at_once(path("target"));
   EXPECT_THAT(names(), IsEmpty());
-  EXPECT_THAT(error_of([&] { remove_folder_at_once(path("target")); }), HasSubstr("target"));
+  EXPECT_THAT(error_of<FileError>([&] { remove_folder_at_once(path("target")); }),
+              HasSubstr("target"));
 }
 
 TEST_F(Folders, LeftoversAreThoseOfThePrefix) {
@@ -108,15 +102,17 @@ TEST_F(Folders, LeftoversAreThoseOfThePrefix) {
   remove_leftovers(folder_.path(), "step-");
   EXPECT_THAT(names(),
               ElementsAre("other.partial-ef", "partial-step-", "step-1", "step-3.partial"));
-  EXPECT_THAT(error_of([&] { remove_leftovers(path("missing"), ""); }), HasSubstr("missing"));
+  EXPECT_THAT(error_of<FileError>([&] { remove_leftovers(path("missing"), ""); }),
+              HasSubstr("missing"));
 }
 
 TEST_F(Folders, LockIsHeldOnce) {
   std::optional<FolderLock> lock(folder_.path());
-  EXPECT_THAT(error_of([&] { FolderLock second(folder_.path()); }), HasSubstr("in use"));
+  EXPECT_THAT(error_of<FileError>([&] { FolderLock second(folder_.path()); }), HasSubstr("in use"));
   lock.reset();
   FolderLock again(folder_.path());
-  EXPECT_THAT(error_of([&] { FolderLock missing(path("missing")); }), HasSubstr("missing"));
+  EXPECT_THAT(error_of<FileError>([&] { FolderLock missing(path("missing")); }),
+              HasSubstr("missing"));
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "error_of.h"
 #include "farskip/base/error.h"
 #include "farskip/base/random.h"
 #include "temporary_folder.h"
@@ -15,16 +16,6 @@ namespace {
 using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
-
-template <typename Thrown>
-std::string error_of(const auto& action) {
-  try {
-    action();
-  } catch (const Thrown& error) {
-    return error.what();
-  }
-  return "not the expected error";
-}
 
 std::string parse_error(std::string_view text) {
   return error_of<FileError>([&] { parse_json(text, "c.json"); });

@@ -61,6 +61,30 @@ TEST_F(Cli, PlanSimulatesAllPresets) {
   EXPECT_EQ(json.at("rows").size(), 2u * (4 + 7 * 3));
 }
 
+TEST_F(Cli, PlanOfTrainingShowsWhatRecomputationBuys) {
+  const std::string base = "plan deepseek-v2-lite --layers 6 --training ";
+  const Output output = farskip(base + "--json --recompute none,all");
+  ASSERT_EQ(output.status, 0);
+  const auto json = nlohmann::json::parse(output.text);
+  EXPECT_EQ(json.at("step"), "training");
+  EXPECT_EQ(json.at("dispatch"), "per-expert");
+  ASSERT_EQ(json.at("rows").size(), 2u + (3 + 2) * 2);
+  const auto &kept = json.at("rows").at(1), &all = json.at("rows").at(2);
+  EXPECT_EQ(kept.at("recompute"), "none");
+  EXPECT_EQ(all.at("recompute"), "all");
+  EXPECT_LT(all.at("peak_activation_bytes"), kept.at("peak_activation_bytes"));
+  EXPECT_GT(all.at("recompute_cost"), 0);
+  EXPECT_GT(all.at("backward_percent_overlapped"), 0);
+  const std::string table = farskip(base).text;
+  for (const char* part : {"simulated training", "recompute", "all-and-dispatch", "% longer"}) {
+    EXPECT_NE(table.find(part), std::string::npos) << part;
+  }
+  EXPECT_EQ(farskip(base + "--recompute most").status, 2);
+  EXPECT_EQ(farskip("plan deepseek-v2-lite --recompute all").status, 2);
+  EXPECT_EQ(farskip(base + "--form all-reduce").status, 1);
+  EXPECT_EQ(farskip(base + "--dispatch per-rank").status, 1);
+}
+
 TEST_F(Cli, LogitsAreTheSameToTheBitHoweverTheyAreScheduled) {
   const std::string base = "logits " + fixtures + "deepseek_v2 --tokens " + fixtures +
                            "deepseek_v2/golden.safetensors --connectivity farskip --ranks 2 ";

@@ -14,9 +14,9 @@ struct Output {
 };
 
 // Runs the built command as a shell would.
-inline Output farskip(const std::string& arguments, const char* errors = "/dev/null") {
-  const std::string command =
-      std::string(FARSKIP_BINARY) + " " + arguments + " 2>" + std::string(errors);
+inline Output farskip(const std::string& arguments, const std::string& errors = "/dev/null") {
+  std::string command = FARSKIP_BINARY;
+  command += " " + arguments + " 2>" + errors;
   std::FILE* pipe = popen(command.c_str(), "r");
   if (pipe == nullptr) return {};
   Output output;

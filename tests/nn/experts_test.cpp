@@ -183,6 +183,20 @@ TEST(Experts, TakesNoRowsAndRefusesCountsThatDoNotFit) {
   EXPECT_THROW(experts(c.rows, c.counts.to(at::kInt), c.gate_up, c.down), Error);
 }
 
+// What a backward pass computes again has the bits of what the forward pass would have kept.
+TEST(Experts, ProductsAloneAreThoseThatAreSaved) {
+  const ExpertCase c(64, 48);
+  const at::Tensor products = experts_products(c.rows, c.counts, c.gate_up);
+  EXPECT_TRUE(at::equal(products, experts_saving(c.rows, c.counts, c.gate_up, c.down).products));
+  EXPECT_LT(relative_error(tensor_ops::experts_products(c.rows, c.counts, c.gate_up), products),
+            1e-5);
+  const at::Tensor none = experts_products(at::empty({0, 64}), c.counts * 0, c.gate_up);
+  EXPECT_EQ(none.sizes(), at::IntArrayRef({0, 96}));
+  EXPECT_THROW(experts_products(c.rows.narrow(0, 0, 23), c.counts, c.gate_up), Error);
+  EXPECT_THROW(experts_products(c.rows, c.counts, c.gate_up.narrow(2, 0, 63)), Error);
+  EXPECT_THROW(experts_products(c.rows, c.counts, c.gate_up.narrow(0, 0, 3)), Error);
+}
+
 TEST(Head, EmbedsAndComputesLogits) {
   const at::Tensor weight = random({10, 8}, 1), norm = random({8}, 2);
   const at::Tensor ids = at::tensor({3, 0, 9}, at::kLong);

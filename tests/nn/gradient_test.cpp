@@ -111,6 +111,23 @@ TEST(Gradient, AttentionCore) {
   }
 }
 
+// What runs where no fused kernel fits.
+TEST(Gradient, AttentionInOperatorsAlone) {
+  const at::Tensor q = random({2, 2, 5, 4}, 1), k = random({2, 2, 5, 4}, 2),
+                   v = random({2, 2, 5, 4}, 3), d = random({2, 2, 5, 4}, 4);
+  const auto f = [&] { return weighed(std::get<0>(tensor_ops::attend(q, k, v, 0.6)), d); };
+  const auto [out, sums] = tensor_ops::attend(q, k, v, 0.6);
+  const at::Tensor fused = at::empty({10, 8}), fused_sums = at::empty({10, 2});
+  const auto flat = [](const at::Tensor& x) { return x.transpose(1, 2).flatten(0, 1); };
+  attention_core_saving(fused, fused_sums, {flat(q), flat(k), flat(v)}, {5, 5}, 0.6);
+  EXPECT_LT(relative_error(flat(out).flatten(1), fused), 1e-5);
+  EXPECT_LT(relative_error(flat(sums), fused_sums), 1e-5);
+  const auto [d_q, d_k, d_v] = tensor_ops::attend_backward(d, q, k, v, out, sums, 0.6);
+  EXPECT_LT(relative_error(d_q, differences(q, 1e-2, f)), 2e-3);
+  EXPECT_LT(relative_error(d_k, differences(k, 1e-2, f)), 2e-3);
+  EXPECT_LT(relative_error(d_v, differences(v, 1e-2, f)), 2e-3);
+}
+
 TEST(Gradient, RoutingWeightsOfEveryRule) {
   for (const auto scoring : {RouterConfig::Scoring::softmax, RouterConfig::Scoring::sigmoid,
                              RouterConfig::Scoring::softmax_of_chosen}) {

@@ -78,6 +78,89 @@ TEST(Plan, ReplicatedFormPlansToo) {
   }
 }
 
+PlanRequest training_request(std::vector<std::string> connectivities) {
+  PlanRequest plan = request(connectivities, {8});
+  plan.steps[0].dispatch = DispatchForm::per_expert;
+  plan.training = TrainingSpec{};
+  const auto kinds = recompute_kinds();
+  plan.variants = default_training_variants(connectivities, 4, 4, {kinds.begin(), kinds.end()});
+  return plan;
+}
+
+// Less held for more time, in the order of the kinds; what takes long is told by the row without.
+TEST(PlanTraining, RecomputationTradesMemoryForTime) {
+  const auto rows = make_plan(training_request({"standard", "farskip"}));
+  ASSERT_EQ(rows.size(), 1 + 3 * 5u + 1 + 2 * 5);
+  const PlanRow* kept = nullptr;
+  const PlanRow* all = nullptr;
+  for (const PlanRow& row : rows) {
+    SCOPED_TRACE(row.variant.label());
+    EXPECT_GE(row.metrics.step, row.bound.seconds() * (1 - 1e-9));
+    if (row.variant.schedule != "overlapped") continue;
+    ASSERT_TRUE(row.recompute_cost.has_value());
+    if (row.variant.recompute == RecomputeKind::none) {
+      kept = &row;
+      EXPECT_EQ(*row.recompute_cost, 0);
+      continue;
+    }
+    EXPECT_NEAR(*row.recompute_cost, row.metrics.step / kept->metrics.step - 1, 1e-12);
+    EXPECT_GT(*row.recompute_cost, 0);
+    EXPECT_LT(*row.recompute_cost, 0.3);
+    EXPECT_LT(row.peak_activation_bytes, 0.9 * kept->peak_activation_bytes);
+    if (row.variant.recompute == RecomputeKind::all) all = &row;
+    // Of so few layers, two micro-batches hold most where they meet.
+    if (row.variant.recompute == RecomputeKind::all_and_dispatch && !row.variant.two_batch) {
+      EXPECT_LT(row.peak_activation_bytes, 0.9 * all->peak_activation_bytes);
+    }
+  }
+}
+
+TEST(PlanTraining, TellsThePassesApart) {
+  for (const PlanRow& row : make_plan(training_request({"standard", "farskip"}))) {
+    SCOPED_TRACE(row.variant.label());
+    ASSERT_TRUE(row.forward_overlap && row.backward_overlap);
+    if (row.variant.schedule == "blocking") {
+      EXPECT_EQ(*row.forward_overlap, 0);
+      EXPECT_EQ(*row.backward_overlap, 0);
+    } else if (row.variant.connectivity == "farskip") {
+      EXPECT_GT(*row.forward_overlap, 75);
+      EXPECT_GT(*row.backward_overlap, 75);
+      EXPECT_GT(row.speedup, 1.05);
+    } else if (row.variant.rewrites() == "-") {
+      // The standard connectivity has shared experts alone to hide behind; backward, weights too.
+      EXPECT_LT(*row.forward_overlap, 50);
+      EXPECT_GT(*row.backward_overlap, *row.forward_overlap);
+    }
+  }
+}
+
+// Every forward op and its gradients: more than thrice what the forward step takes.
+TEST(PlanTraining, TakesMoreThanThreeForwardSteps) {
+  PlanRequest training = training_request({"standard"}), forward = training;
+  forward.training.reset();
+  training.variants = forward.variants = {{.schedule = "blocking"}};
+  const double step = make_plan(training)[0].metrics.step,
+               once = make_plan(forward)[0].metrics.step;
+  EXPECT_GT(step, 3 * once);
+  EXPECT_LT(step, 6 * once);
+}
+
+TEST(PlanTraining, RefusesFormsWithoutABackward) {
+  PlanRequest plan = training_request({"farskip"});
+  plan.steps[0].dispatch = DispatchForm::per_rank;
+  EXPECT_THROW(make_plan(plan), UnsupportedError);
+  plan.steps[0].dispatch = DispatchForm::per_expert;
+  plan.steps[0].form = ParallelForm::replicated_all_reduce;
+  EXPECT_THROW(make_plan(plan), UnsupportedError);
+}
+
+TEST(Plan, LabelsNameWhatIsComputedAgain) {
+  EXPECT_EQ(Variant{}.label(), "standard, overlapped");
+  const Variant variant{
+      .connectivity = "farskip", .expert_chunks = 2, .recompute = RecomputeKind::all};
+  EXPECT_EQ(variant.label(), "farskip, chunks 2, recompute all, overlapped");
+}
+
 TEST(Plan, RefusesWhatDoesNotExist) {
   PlanRequest plan = request({"sideways"}, {8});
   EXPECT_THROW(make_plan(plan), ConfigError);

@@ -22,12 +22,14 @@ struct BackwardResult {
   std::vector<StepResult> ranks;
 };
 
-// Labels are the tokens that follow; a sequence's last token has none.
 BackwardResult run_backward(const Fixture& fixture, const PlannedStep& step,
                             const TokenBatch& tokens, int ranks,
                             const BackwardOptions& options = {}, at::ScalarType dtype = at::kFloat,
                             at::ScalarType gradients = at::kFloat,
                             std::vector<std::unique_ptr<Group>> groups = {});
+
+// Loss and every gradient.
+void expect_same_bits(const BackwardResult& expected, const BackwardResult& found);
 
 // The gradients under the names that the fixture's checkpoint has for its weights.
 std::map<std::string, at::Tensor> by_checkpoint_name(const Fixture& fixture,

@@ -1,4 +1,3 @@
-#include <ATen/ops/equal.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -60,14 +59,6 @@ INSTANTIATE_TEST_SUITE_P(Families, GoldenGradients,
                          [](const auto& info) { return std::string(info.param); });
 
 const std::vector<int64_t> lengths = {48, 17, 5, 33, 1, 48, 2};
-
-void expect_same_bits(const BackwardResult& expected, const BackwardResult& found) {
-  EXPECT_TRUE(at::equal(expected.loss, found.loss));
-  ASSERT_EQ(expected.gradients.size(), found.gradients.size());
-  for (const auto& [name, gradient] : expected.gradients) {
-    EXPECT_TRUE(at::equal(gradient, found.gradients.at(name))) << name;
-  }
-}
 
 class GradientBits : public ::testing::TestWithParam<std::tuple<const char*, int>> {};
 

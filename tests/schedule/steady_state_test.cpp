@@ -1,8 +1,11 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
+#include <string>
 
 #include "../graph/models.h"
+#include "farskip/graph/differentiate.h"
 #include "farskip/graph/rewrite.h"
 #include "farskip/schedule/evaluate.h"
 #include "farskip/schedule/schedule.h"
@@ -90,6 +93,60 @@ TEST(SteadyState, BlockingPaysForEverything) {
 TEST(SteadyState, ReleasedIsTheTwoWindowForm) {
   for (const LayerTimes& times : {bf16, fp8_16, past_knee}) {
     EXPECT_NEAR(per_layer(times, "farskip", "released", 1, 1), times.two_windows(), 1e-6);
+  }
+}
+
+// Gradients by inputs and by weights take as long as the forward op each, attention's core 2.5
+// times; collectives go back in the time of their forward duals.
+double gradient_seconds(const Graph& graph, const Op& op, const LayerTimes& times) {
+  switch (op.kind) {
+    case OpKind::attention_prepare_gradient:
+    case OpKind::attention_prepare_weight_gradient:
+      return times.prepare;
+    case OpKind::attention_core_gradient:
+      return 2.5 * times.core;
+    case OpKind::linear_gradient:
+      return op.attributes.layer > 0 ? times.output : 0;
+    case OpKind::mlp_gradient:
+      return times.shared;
+    case OpKind::experts_gradient:
+    case OpKind::experts_weight_gradient:
+      return times.routed;
+    case OpKind::router_gradient:
+      return times.gate;
+    case OpKind::combine_gradient:
+      return times.combine;
+    case OpKind::dispatch_gradient:
+      return times.dispatch;
+    default:
+      break;
+  }
+  if (op.kind != OpKind::linear_weight_gradient) return 0;
+  const std::string& weight = graph.value(op.accumulates.at(0)).name;
+  if (weight.ends_with("attention.output")) return times.output;
+  if (weight.ends_with("shared.gate_up")) return times.shared * 2 / 3;
+  if (weight.ends_with("shared.down")) return times.shared / 3;
+  return weight.ends_with("router") ? times.gate : 0;
+}
+
+// The released training code keeps two windows in the backward pass: the next layer's q, k, v and
+// the shared experts beside combine's gradient, attention core and output projection beside
+// dispatch's.
+TEST(SteadyState, ReleasedBackwardIsTheTwoWindowFormToo) {
+  for (const LayerTimes& times : {bf16, fp8_16, past_knee}) {
+    auto step = [&](int layers) {
+      StepSpec spec = testing::bf16_step(8, 4096, 2048);
+      spec.end = StepEnd::loss;
+      const Graph graph = differentiate(
+          testing::forward(testing::moe_layers("deepseek-v3", layers), "farskip", spec));
+      Durations durations = durations_of(graph, times);
+      for (const Op& op : graph.ops()) durations[op.id] += gradient_seconds(graph, op, times);
+      return evaluate(graph, released_schedule(graph), durations).step;
+    };
+    const double backward = 2 * times.fixed() +
+                            std::max(2 * (times.prepare + times.shared), times.combine) +
+                            std::max(2 * times.output + 2.5 * times.core, times.dispatch);
+    EXPECT_NEAR((step(16) - step(8)) / 8, times.two_windows() + backward, 1e-6);
   }
 }
 

@@ -33,6 +33,19 @@ TEST(OverlapMetrics, ByHand) {
   EXPECT_EQ(exposed_time(timeline), (Intervals{{4, 5}, {10, 11}}));
 }
 
+TEST(OverlapMetrics, OfChosenSpansAlone) {
+  Timeline timeline;
+  timeline.spans = {compute_span(0, 4), communication_span(2, 6),
+                    communication_span(1, 3, "combine"), communication_span(7, 8, "counts")};
+  auto of = [&](const std::string& name) {
+    return percent_overlapped(timeline, [&](const Span& span) { return span.name == name; });
+  };
+  EXPECT_EQ(of("dispatch"), 50.0);
+  EXPECT_EQ(of("combine"), 100.0);
+  EXPECT_EQ(of("counts"), 0.0);
+  EXPECT_EQ(of("all-reduce"), std::nullopt);
+}
+
 TEST(OverlapMetrics, InteriorLeavesOutOneFirstDispatchAndOneLastCombine) {
   Timeline timeline;
   timeline.step_seconds = 20;

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 
+#include "../base/error_of.h"
 #include "farskip/base/error.h"
 #include "training_job.h"
 
@@ -84,13 +85,33 @@ TEST(Train, SchedulesAndRewritesChangeNoBit) {
   TrainConfig config = job.config("blocking");
   config.schedule = "blocking";
   const TrainingJob::Run blocking = job.run(config, {.ranks = 2});
+  const std::string blocking_state = state_bytes(blocking.saved.back());
   for (const char* name : {"overlapped", "chunks"}) {
     config = job.config(name);
     if (std::string(name) == "chunks") config.expert_chunks = config.pieces = 2;
     const TrainingJob::Run run = job.run(config, {.ranks = 2});
     EXPECT_EQ(blocking.losses(), run.losses()) << name;
-    EXPECT_TRUE(state_bytes(blocking.saved.back()) == state_bytes(run.saved.back())) << name;
+    EXPECT_TRUE(blocking_state == state_bytes(run.saved.back())) << name;
   }
+}
+
+TEST(Train, RecomputationHoldsLessAndChangesNoBit) {
+  const TrainingJob job;
+  TrainConfig config = job.config("kept");
+  config.micro_batches = 2;
+  const TrainingJob::Run kept = job.run(config, {});
+  for (const char* kind : {"experts", "all"}) {
+    config.out = (job.folder() / kind).string();
+    config.recompute = kind;
+    const TrainingJob::Run run = job.run(config, {});
+    EXPECT_EQ(kept.losses(), run.losses()) << kind;
+    EXPECT_TRUE(state_bytes(kept.saved.back()) == state_bytes(run.saved.back())) << kind;
+    // Of the first step: later ones are scheduled by how long ops took.
+    EXPECT_LT(run.reports.front().peak_activation_bytes,
+              kept.reports.front().peak_activation_bytes);
+  }
+  config.recompute = "most";
+  EXPECT_THROW(job.run(config, {}), ConfigError);
 }
 
 TEST(Train, BucketsChangeNothingButRounding) {
@@ -160,15 +181,6 @@ TEST(Train, Bfloat16FollowsFloat32) {
   EXPECT_NEAR(*exact.result.validation_loss, *rounded.result.validation_loss,
               0.02 * *exact.result.validation_loss);
   EXPECT_NE(exact.result.loss, rounded.result.loss);
-}
-
-std::string error_of(const std::function<void()>& work) {
-  try {
-    work();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 TEST(Train, ValueThatIsNotFiniteIsNamed) {

@@ -11,8 +11,9 @@ int run(int argc, char** argv) {
   CLI::App app{
       "farskip: Mixture-of-Experts models without the waiting.\n"
       "Sees what overlap would buy (plan), shows it happen (bench), runs a checkpoint\n"
-      "blocking or overlapped with identical bits (logits), makes token files (tokenize)\n"
-      "and measures accuracy and loss (eval)."};
+      "blocking or overlapped with identical bits (logits), measures accuracy and loss\n"
+      "(eval), makes token files (tokenize), trains models (train) and draws how that\n"
+      "went (plot)."};
   app.set_version_flag("--version", farskip::version_text);
   app.require_subcommand(1);
   app.get_formatter()->column_width(38);
@@ -22,6 +23,7 @@ int run(int argc, char** argv) {
   farskip::add_logits_command(app);
   farskip::add_train_command(app);
   farskip::add_export_command(app);
+  farskip::add_plot_command(app);
   farskip::add_tokenize_command(app);
   farskip::add_eval_command(app);
   try {

@@ -1,11 +1,13 @@
 #include "farskip/train/train.h"
 
 #include <ATen/Parallel.h>
+#include <malloc.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <atomic>
 #include <csignal>
+#include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -117,6 +119,14 @@ std::vector<Weights> first_weights(const TrainConfig& config, const ModelConfig&
   return weights;
 }
 
+// Steps make and free the same tensors over and over: their memory stays with the process, so that
+// the system does not clear it anew each time. Tensors beyond 32 MiB, which heaps of threads do not
+// hold, come and go as before.
+void keep_freed_memory() {
+  ::mallopt(M_MMAP_THRESHOLD, 32 << 20);
+  ::mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+}
+
 void run(const TrainOptions& options, Ranks& ranks) {
   const TrainConfig config = resolve(options);
   const Model model = load(config);
@@ -167,6 +177,7 @@ void add_train_command(CLI::App& app) {
   add_transport_options(*command, options->transport, 256);
   command->callback([options] {
     at::set_num_threads(1);
+    keep_freed_memory();
     with_ranks(options->transport, [&](Ranks& ranks) { run(*options, ranks); });
   });
 }

@@ -2,18 +2,14 @@
 
 #include <cstdio>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "farskip/base/error.h"
 #include "farskip/base/files.h"
 #include "farskip/base/format.h"
+#include "farskip/train/run_metrics.h"
 
 namespace farskip {
 namespace {
-
-std::filesystem::path metrics_file(const TrainConfig& config) {
-  return std::filesystem::path(config.out) / "metrics.jsonl";
-}
 
 constexpr const char* header =
     "    step      loss  learning rate  gradient norm   tokens/s   TFLOP/s  peak %  overlapped %"
@@ -53,24 +49,23 @@ void TrainLog::started(int64_t parameters, int64_t first_step, const std::string
 }
 
 void TrainLog::cut_metrics(int64_t first_step) {
+  const std::filesystem::path path = metrics_path(config_.out);
   std::string kept;
-  if (first_step > 0 && std::filesystem::exists(metrics_file(config_))) {
-    std::istringstream lines(read_file(metrics_file(config_)));
-    for (std::string line; std::getline(lines, line);) {
-      const Json json = parse_json(line, metrics_file(config_).string());
-      if (require<int64_t>(json, "step", metrics_file(config_).string()) > first_step) break;
-      kept += line + "\n";
+  if (first_step > 0 && std::filesystem::exists(path)) {
+    for (const MetricsLine& line : read_metrics_lines(config_.out)) {
+      if (line.step > first_step) break;
+      kept += line.text + "\n";
     }
   }
-  write_file_atomically(metrics_file(config_), kept);
-  metrics_.open(metrics_file(config_), std::ios::app);
+  write_file_atomically(path, kept);
+  metrics_.open(path, std::ios::app);
 }
 
 void TrainLog::write(const Json& line) {
   metrics_ << line.dump() << '\n' << std::flush;
   if (metrics_) return;
   throw FileError("the metrics can not be written",
-                  {.where = metrics_file(config_).string(), .hint = "is the disk full?"});
+                  {.where = metrics_path(config_.out).string(), .hint = "is the disk full?"});
 }
 
 void TrainLog::reported(const TrainReport& r) {
@@ -105,7 +100,9 @@ void TrainLog::validated(int64_t step, double loss) {
   std::printf("%8s  validation loss %s\n", format_integer(step).c_str(),
               format_fixed(loss, 4).c_str());
   std::fflush(stdout);
-  write({{"step", step}, {"validation_loss", loss}});
+  write({{"step", step},
+         {"tokens", step * config_.sequences * config_.sequence_length},
+         {"validation_loss", loss}});
 }
 
 void TrainLog::saved(const std::filesystem::path& checkpoint) {

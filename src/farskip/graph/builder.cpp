@@ -26,9 +26,9 @@ class Fingerprint {
 
 void add_attributes(Fingerprint& print, const Attributes& a) {
   for (int number : {a.layer, a.micro_batch, a.chunk, a.chunks, a.piece, a.pieces, a.bucket,
-                     static_cast<int>(a.routing), static_cast<int>(a.dispatch), a.ranks,
-                     static_cast<int>(a.wire), a.experts, a.top_k, a.groups, a.kept_groups, a.heads,
-                     a.qk_head_dim, a.value_head_dim}) {
+                     a.again ? 1 : 0, static_cast<int>(a.routing), static_cast<int>(a.dispatch),
+                     a.ranks, static_cast<int>(a.wire), a.experts, a.top_k, a.groups, a.kept_groups,
+                     a.heads, a.qk_head_dim, a.value_head_dim}) {
     print.add(number);
   }
 }

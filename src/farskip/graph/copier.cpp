@@ -1,9 +1,11 @@
 #include "farskip/graph/copier.h"
 
+#include <utility>
+
 namespace farskip {
 
 GraphCopier::GraphCopier(const Graph& source, bool keeps_bits, const std::string& suffix)
-    : source_(source), values_(source.values().size(), none), ops_(source.ops().size(), none) {
+    : source_(source), values_(source.values().size(), none), ops_(source.ops().size()) {
   for (const Symbol& symbol : source.symbols()) builder_.add_symbol(symbol);
   builder_.set_micro_batches(source.micro_batches());
   builder_.set_keeps_bits(source.keeps_bits() && keeps_bits);
@@ -25,18 +27,26 @@ std::vector<ValueId> GraphCopier::map(std::span<const ValueId> old) {
   return mapped;
 }
 
-OpId GraphCopier::copy(const Op& op, const Attributes& attributes,
-                       const std::vector<ValueId>& more_outputs) {
+OpId GraphCopier::add(const Op& op, const Attributes& attributes, std::vector<ValueId> inputs,
+                      std::vector<ValueId> outputs) {
   std::vector<OpId> order_after;
   for (OpId before : op.order_after) {
-    if (ops_.at(before) != none) order_after.push_back(ops_[before]);
+    order_after.insert(order_after.end(), ops_.at(before).begin(), ops_.at(before).end());
   }
+  const OpId id = builder_.add_op(op.kind, attributes, std::move(inputs), std::move(outputs),
+                                  std::move(order_after));
+  ops_.at(op.id).push_back(id);
+  return id;
+}
+
+OpId GraphCopier::copy(const Op& op, const Attributes& attributes,
+                       const std::vector<ValueId>& more_outputs) {
   std::vector<ValueId> outputs = map(op.outputs);
   outputs.insert(outputs.end(), more_outputs.begin(), more_outputs.end());
-  const OpId id = builder_.add_op(op.kind, attributes, map(op.inputs), outputs, order_after);
+  const OpId id = add(op, attributes, map(op.inputs), std::move(outputs));
   builder_.set_accumulates(id, map(op.accumulates));
   if (op.host_waits) builder_.set_host_waits(id);
-  return ops_[op.id] = id;
+  return id;
 }
 
 Graph GraphCopier::finish() {

@@ -20,9 +20,14 @@ class GraphCopier {
   ValueId map(ValueId old);
   std::vector<ValueId> map(std::span<const ValueId> old);
   void bind(ValueId old, ValueId replacement) { values_.at(old) = replacement; }
+  // The ops that stand for an old one: its copy, or what the rewrite has added for it so far.
+  std::span<const OpId> ops_for(OpId old) const { return ops_.at(old); }
 
-  // Copies the op with its attributes; order_after is mapped to the copies. `more_outputs`: new
-  // values that the copy makes besides.
+  // Adds an op that stands for `op`, or for a part of it: in order behind those that stand for what
+  // `op` is ordered after.
+  OpId add(const Op& op, const Attributes& attributes, std::vector<ValueId> inputs,
+           std::vector<ValueId> outputs);
+  // Copies the op with its attributes. `more_outputs`: new values that the copy makes besides.
   OpId copy(const Op& op) { return copy(op, op.attributes); }
   OpId copy(const Op& op, const Attributes& attributes,
             const std::vector<ValueId>& more_outputs = {});
@@ -32,7 +37,7 @@ class GraphCopier {
   const Graph& source_;
   GraphBuilder builder_;
   std::vector<ValueId> values_;
-  std::vector<OpId> ops_;
+  std::vector<std::vector<OpId>> ops_;
 };
 
 }  // namespace farskip

@@ -47,6 +47,8 @@ double flops_of(const Graph& graph, const Op& op) {
     case OpKind::mlp_gradient:
     case OpKind::experts_gradient:
     case OpKind::router_gradient:
+    case OpKind::mlp_products:
+    case OpKind::experts_products:
       return 2.0 * rows_of(graph, op.outputs.at(0)) * matrix_elements(graph, op.inputs);
     case OpKind::linear_weight_gradient:
     case OpKind::attention_prepare_weight_gradient:
@@ -129,15 +131,29 @@ OpCost cost_of(const Graph& graph, const Op& op) {
   return cost;
 }
 
-OpCost total_cost(const Graph& graph) {
+namespace {
+
+template <typename Counts>
+OpCost sum_of_costs(const Graph& graph, Counts counts) {
   OpCost total;
   for (const Op& op : graph.ops()) {
+    if (!counts(op)) continue;
     const OpCost cost = cost_of(graph, op);
     total.flops += cost.flops;
     total.bytes_moved += cost.bytes_moved;
     total.bytes_sent += cost.bytes_sent;
   }
   return total;
+}
+
+}  // namespace
+
+OpCost total_cost(const Graph& graph) {
+  return sum_of_costs(graph, [](const Op&) { return true; });
+}
+
+OpCost cost_of_recomputing(const Graph& graph) {
+  return sum_of_costs(graph, [](const Op& op) { return op.attributes.again; });
 }
 
 }  // namespace farskip

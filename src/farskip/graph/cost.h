@@ -15,5 +15,7 @@ OpCost cost_of(const Graph& graph, const Op& op);
 
 // Sums over a whole graph.
 OpCost total_cost(const Graph& graph);
+// Of its ops that compute again what was computed before (recompute.h).
+OpCost cost_of_recomputing(const Graph& graph);
 
 }  // namespace farskip

@@ -49,4 +49,11 @@ Graph differentiate(const Graph& forward, DType gradients) {
   return copier.finish();
 }
 
+OpId last_forward_op(const Graph& step) {
+  for (const Op& op : step.ops() | std::views::reverse) {
+    if (op.kind == OpKind::loss) return op.id;
+  }
+  return static_cast<OpId>(step.ops().size()) - 1;
+}
+
 }  // namespace farskip

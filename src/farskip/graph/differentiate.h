@@ -33,4 +33,8 @@ namespace farskip {
 // for the replicated form.
 Graph differentiate(const Graph& forward, DType gradients = DType::float32);
 
+// The last op of a step's forward pass, also of a rewritten one: what makes the loss, of several
+// micro-batches the last of them. Of a step without a loss, the last op.
+OpId last_forward_op(const Graph& step);
+
 }  // namespace farskip

@@ -35,6 +35,7 @@ class ExpertChunks {
         case OpKind::combine_gradient:
         case OpKind::experts_gradient:
         case OpKind::experts_weight_gradient:
+        case OpKind::experts_products:
           for (int chunk = 0; chunk < chunks_; ++chunk) add_chunk(op, chunk);
           break;
         case OpKind::combine:
@@ -136,8 +137,7 @@ class ExpertChunks {
       outputs.push_back(value_of_chunk(id, op.attributes, chunk));
       chunks_of_[id].push_back(outputs.back());
     }
-    const OpId id = copier_.builder().add_op(op.kind, with_chunk(op, chunk),
-                                             inputs_of_chunk(op, chunk), outputs);
+    const OpId id = copier_.add(op, with_chunk(op, chunk), inputs_of_chunk(op, chunk), outputs);
     std::vector<ValueId> gradients;
     for (ValueId whole : op.accumulates) {
       gradients.push_back(gradient_of_chunk(whole, op.attributes, chunk));

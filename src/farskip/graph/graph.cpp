@@ -70,6 +70,8 @@ const char* to_string(OpKind kind) {
                                                             "attention prepare weight gradient",
                                                             "experts weight gradient",
                                                             "embedding gradient",
+                                                            "dense mlp products",
+                                                            "experts products",
                                                             "reduce gradients",
                                                             "gradient norm",
                                                             "update",

@@ -118,6 +118,9 @@ enum class OpKind {
   attention_prepare_weight_gradient,  // rows in, deltas, saved, norms
   experts_weight_gradient,            // rows in, deltas, activated, d rows out, rows per expert
   embedding_gradient,                 // d embedding rows, input_ids
+  // Of a forward op that is computed again, only what its gradient needs: see recompute.h.
+  mlp_products,      // normed rows, gate and up -> their products
+  experts_products,  // received rows, rows per expert, gate and up -> their products
   // Update, see update.h.
   reduce_gradients,   // gradients of a bucket -> this rank's part of their sum (reduce-scatter)
   gradient_norm,      // parts, gradients -> the sum of their squares
@@ -149,6 +152,7 @@ struct Attributes {
   int chunk = 0, chunks = 1;  // expert chunks
   int piece = 0, pieces = 1;  // cuts of a large op by rows or sequences
   int bucket = 0;             // of parameters
+  bool again = false;         // computes again what the forward pass computed
   RoutingMode routing = RoutingMode::model;
   DispatchForm dispatch = DispatchForm::per_expert;
   // communication: how rows spread over ranks.

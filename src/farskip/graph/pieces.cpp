@@ -23,6 +23,7 @@ bool can_be_cut(OpKind kind) {
     case OpKind::attention_prepare_gradient:
     case OpKind::linear_gradient:
     case OpKind::mlp_gradient:
+    case OpKind::mlp_products:
       return true;
     default:
       return is_cut_by_sequences(kind);
@@ -78,7 +79,7 @@ class Pieces {
         outputs.push_back(id);
         parts[i].push_back(id);
       }
-      copier_.builder().add_op(op.kind, attributes, copier_.map(op.inputs), outputs);
+      copier_.add(op, attributes, copier_.map(op.inputs), outputs);
     }
     for (size_t i = 0; i < wholes.size(); ++i) {
       copier_.builder().add_op(OpKind::join, op.attributes, parts[i], {wholes[i]});

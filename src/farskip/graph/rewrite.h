@@ -5,8 +5,8 @@
 namespace farskip {
 
 // Each rewrite returns a new graph and says in Graph::keeps_bits whether results stay bit-equal.
-// All throw GraphError where they do not apply. Order of use: two_batch, merge_reductions,
-// expert_chunks, pieces.
+// All throw GraphError where they do not apply. Order of use: recompute (recompute.h), two_batch,
+// merge_reductions, expert_chunks, pieces.
 
 // Two micro-batches of half the sequences each, all ops twice, independent of each other. Changes
 // rounding only where a kernel's bits depend on its number of rows.

@@ -24,9 +24,10 @@ class TwoBatch {
                          : builder_.add_symbol(second_half(symbol));
     }
     std::vector<ValueId> first(values_), second(values_);
+    std::vector<OpId> first_ops, second_ops;  // by what they are copies of
     for (const Op& op : graph_.ops()) {
-      copy(op, 0, first);
-      copy(op, 1, second);
+      first_ops.push_back(copy(op, 0, first, first_ops));
+      second_ops.push_back(copy(op, 1, second, second_ops));
     }
     for (ValueId id : graph_.outputs()) {
       builder_.add_output(first.at(id));
@@ -68,7 +69,9 @@ class TwoBatch {
     return mapped[old] = builder_.add_value(copy);
   }
 
-  void copy(const Op& op, int micro_batch, std::vector<ValueId>& mapped) {
+  // `copied`: of the same micro-batch so far.
+  OpId copy(const Op& op, int micro_batch, std::vector<ValueId>& mapped,
+            const std::vector<OpId>& copied) {
     Attributes attributes = op.attributes;
     attributes.micro_batch = micro_batch;
     auto map = [&](const std::vector<ValueId>& old) {
@@ -76,9 +79,13 @@ class TwoBatch {
       for (ValueId id : old) ids.push_back(value(id, micro_batch, mapped));
       return ids;
     };
-    const OpId id = builder_.add_op(op.kind, attributes, map(op.inputs), map(op.outputs));
+    std::vector<OpId> order_after;
+    for (OpId before : op.order_after) order_after.push_back(copied.at(before));
+    const OpId id =
+        builder_.add_op(op.kind, attributes, map(op.inputs), map(op.outputs), order_after);
     builder_.set_accumulates(id, map(op.accumulates));
     if (op.host_waits) builder_.set_host_waits(id);
+    return id;
   }
 
   const Graph& graph_;

@@ -1,12 +1,17 @@
 #include "farskip/nn/attention_gradient.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/_scaled_dot_product_flash_attention.h>
 #include <ATen/ops/_scaled_dot_product_flash_attention_backward.h>
 #include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu.h>
 #include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu_backward.h>
 #include <ATen/ops/constant_pad_nd.h>
+#include <ATen/ops/logsumexp.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
 
+#include <limits>
 #include <tuple>
 
 #include "farskip/nn/check.h"
@@ -43,7 +48,13 @@ void sum_groups(const at::Tensor& out, const at::Tensor& x) {
   at::Tensor(out).copy_(times == 1 ? used : used.unflatten(2, {heads, times}).sum(3));
 }
 
+// A GPU's fused kernels take half precision only.
+bool is_fused(const at::Tensor& q) {
+  return q.is_cpu() || q.scalar_type() == at::kHalf || q.scalar_type() == at::kBFloat16;
+}
+
 std::tuple<at::Tensor, at::Tensor> attend(const FusedInputs& x, double scale) {
+  if (!is_fused(x.q)) return tensor_ops::attend(x.q, x.k, x.v, scale);
   if (x.q.is_cpu()) {
     return at::_scaled_dot_product_flash_attention_for_cpu(x.q, x.k, x.v, 0.0, /*is_causal=*/true,
                                                            {}, scale);
@@ -58,6 +69,9 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> attend_backward(const at::Tensor&
                                                                const at::Tensor& out,
                                                                const at::Tensor& log_sum_exp,
                                                                double scale) {
+  if (!is_fused(x.q)) {
+    return tensor_ops::attend_backward(d_out, x.q, x.k, x.v, out, log_sum_exp, scale);
+  }
   if (x.q.is_cpu()) {
     return at::_scaled_dot_product_flash_attention_for_cpu_backward(
         d_out, x.q, x.k, x.v, out, log_sum_exp, 0.0, /*is_causal=*/true, {}, scale);
@@ -70,6 +84,38 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> attend_backward(const at::Tensor&
 }
 
 }  // namespace
+
+namespace tensor_ops {
+namespace {
+
+// Scores [B, heads, S, S] of queries that see themselves and what is before them.
+at::Tensor causal_scores(const at::Tensor& q, const at::Tensor& k, double scale) {
+  const at::Tensor scores = at::matmul(q, k.transpose(-1, -2)) * scale;
+  const int64_t length = q.size(2);
+  const at::Tensor later = at::ones({length, length}, q.options().dtype(at::kBool)).triu(1);
+  return scores.masked_fill(later, -std::numeric_limits<double>::infinity());
+}
+
+}  // namespace
+
+std::tuple<at::Tensor, at::Tensor> attend(const at::Tensor& q, const at::Tensor& k,
+                                          const at::Tensor& v, double scale) {
+  const at::Tensor scores = causal_scores(q, k, scale);
+  const at::Tensor sums = at::logsumexp(scores, {-1});
+  return {at::matmul((scores - sums.unsqueeze(-1)).exp(), v), sums};
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> attend_backward(
+    const at::Tensor& d_out, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+    const at::Tensor& out, const at::Tensor& log_sum_exp, double scale) {
+  const at::Tensor p = (causal_scores(q, k, scale) - log_sum_exp.unsqueeze(-1)).exp();
+  const at::Tensor along = (d_out * out).sum(-1, /*keepdim=*/true);
+  const at::Tensor d_scores = p * (at::matmul(d_out, v.transpose(-1, -2)) - along) * scale;
+  return {at::matmul(d_scores, k), at::matmul(d_scores.transpose(-1, -2), q),
+          at::matmul(p.transpose(-1, -2), d_out)};
+}
+
+}  // namespace tensor_ops
 
 void attention_core_saving(const at::Tensor& out, const at::Tensor& log_sum_exp,
                            const AttentionInputs& inputs, const std::vector<int64_t>& lengths,

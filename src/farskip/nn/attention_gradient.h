@@ -2,6 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <tuple>
 #include <vector>
 
 #include "farskip/nn/attention.h"
@@ -23,4 +24,17 @@ void attention_core_gradient(const AttentionInputs& d_inputs, const at::Tensor& 
                              const at::Tensor& log_sum_exp, const std::vector<int64_t>& lengths,
                              double scale);
 
+namespace tensor_ops {
+
+// Causal attention in ATen operators alone, where no fused kernel fits: it stores all scores. q, k
+// [B, heads, S, qk], v and out [B, heads, S, value]. Output, and log-sum-exp of the scores
+// [B, heads, S].
+std::tuple<at::Tensor, at::Tensor> attend(const at::Tensor& q, const at::Tensor& k,
+                                          const at::Tensor& v, double scale);
+// The gradients by q, k and v.
+std::tuple<at::Tensor, at::Tensor, at::Tensor> attend_backward(
+    const at::Tensor& d_out, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+    const at::Tensor& out, const at::Tensor& log_sum_exp, double scale);
+
+}  // namespace tensor_ops
 }  // namespace farskip

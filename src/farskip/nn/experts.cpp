@@ -57,6 +57,31 @@ std::vector<ExpertBlocks> locate(const at::Tensor& counts, int64_t row_count) {
   return experts;
 }
 
+// Rows that the busiest expert has, and the busiest of those whose rows lie apart.
+struct Most {
+  int64_t rows = 0, scattered = 0;
+};
+
+Most most_of(const std::vector<ExpertBlocks>& experts) {
+  Most most;
+  for (const ExpertBlocks& expert : experts) {
+    most.rows = std::max(most.rows, expert.rows);
+    if (expert.blocks.size() > 1) most.scattered = std::max(most.scattered, expert.rows);
+  }
+  return most;
+}
+
+// The rows of an expert, together: where they lie, or brought to the start of `scratch`.
+at::Tensor gathered(const at::Tensor& rows, const ExpertBlocks& expert, const at::Tensor& scratch) {
+  if (expert.blocks.size() == 1) return rows.narrow(0, expert.blocks[0].first, expert.rows);
+  int64_t next = 0;
+  for (const Block& block : expert.blocks) {
+    scratch.narrow(0, next, block.rows).copy_(rows.narrow(0, block.first, block.rows));
+    next += block.rows;
+  }
+  return scratch.narrow(0, 0, expert.rows);
+}
+
 // Scratch tensors, made once for the busiest expert; products of all of them where they are kept.
 struct Scratch {
   at::Tensor rows, product, activated, result;
@@ -65,15 +90,11 @@ struct Scratch {
 
 Scratch make_scratch(const std::vector<ExpertBlocks>& experts, const at::Tensor& rows,
                      int64_t width, bool keep_products) {
-  int64_t most = 0, most_scattered = 0;
-  for (const ExpertBlocks& expert : experts) {
-    most = std::max(most, expert.rows);
-    if (expert.blocks.size() > 1) most_scattered = std::max(most_scattered, expert.rows);
-  }
-  return {at::empty({most_scattered, rows.size(1)}, rows.options()),
-          at::empty({keep_products ? rows.size(0) : most, 2 * width}, rows.options()),
-          at::empty({most, width}, rows.options()),
-          at::empty({most_scattered, rows.size(1)}, rows.options()), keep_products};
+  const Most most = most_of(experts);
+  return {at::empty({most.scattered, rows.size(1)}, rows.options()),
+          at::empty({keep_products ? rows.size(0) : most.rows, 2 * width}, rows.options()),
+          at::empty({most.rows, width}, rows.options()),
+          at::empty({most.scattered, rows.size(1)}, rows.options()), keep_products};
 }
 
 // One expert on all its rows. Those of several source ranks are brought together first; those of
@@ -82,20 +103,12 @@ void compute_expert(const at::Tensor& out, const at::Tensor& rows, const ExpertB
                     int64_t before, const Scratch& scratch, const at::Tensor& gate_up,
                     const at::Tensor& down) {
   const bool scattered = expert.blocks.size() > 1;
-  const int64_t first = expert.blocks[0].first, count = expert.rows;
-  const at::Tensor input =
-      (scattered ? scratch.rows : rows).narrow(0, scattered ? 0 : first, count);
+  const int64_t count = expert.rows;
+  const at::Tensor input = gathered(rows, expert, scratch.rows);
   const at::Tensor result =
-      (scattered ? scratch.result : out).narrow(0, scattered ? 0 : first, count);
+      (scattered ? scratch.result : out).narrow(0, scattered ? 0 : expert.blocks[0].first, count);
   const at::Tensor product = scratch.product.narrow(0, scratch.keeps_products ? before : 0, count);
   const at::Tensor activated = scratch.activated.narrow(0, 0, count);
-  if (scattered) {
-    int64_t next = 0;
-    for (const Block& block : expert.blocks) {
-      input.narrow(0, next, block.rows).copy_(rows.narrow(0, block.first, block.rows));
-      next += block.rows;
-    }
-  }
   linear_out(product, input, gate_up);
   silu_multiply_out(activated, product);
   linear_out(result, activated, down);
@@ -120,6 +133,22 @@ ExpertsOutput compute(const at::Tensor& rows, const at::Tensor& counts, const at
     before += located[e].rows;
   }
   return {out, scratch.product};
+}
+
+at::Tensor compute_products(const at::Tensor& rows, const at::Tensor& counts,
+                            const at::Tensor& gate_up) {
+  const std::vector<ExpertBlocks> located = locate(counts, rows.size(0));
+  const at::Tensor scratch = at::empty({most_of(located).scattered, rows.size(1)}, rows.options());
+  const at::Tensor products = at::empty({rows.size(0), gate_up.size(1)}, rows.options());
+  int64_t before = 0;
+  for (size_t e = 0; e < located.size(); ++e) {
+    const int64_t count = located[e].rows;
+    if (count == 0) continue;
+    linear_out(products.narrow(0, before, count), gathered(rows, located[e], scratch),
+               gate_up.select(0, static_cast<int64_t>(e)));
+    before += count;
+  }
+  return products;
 }
 
 void check(const at::Tensor& rows, const at::Tensor& counts, const at::Tensor& gate_up,
@@ -162,6 +191,17 @@ ExpertsOutput experts_saving(const at::Tensor& rows, const at::Tensor& counts,
   check(rows, counts, gate_up, down);
   require_shape(counts, {-1, down.size(0)}, "experts counts");
   return run(rows, counts, gate_up, down, true);
+}
+
+at::Tensor experts_products(const at::Tensor& rows, const at::Tensor& counts,
+                            const at::Tensor& gate_up) {
+  require_shape(rows, {-1, -1}, "experts rows");
+  require_shape(gate_up, {-1, -1, rows.size(1)}, "experts gate_up");
+  require_shape(counts, {-1, gate_up.size(0)}, "experts counts");
+  require_dtype(counts, at::kLong, "experts counts");
+  if (rows.is_cpu()) return compute_products(rows, counts, gate_up);
+  if (rows.size(0) > 0) return tensor_ops::experts_products(rows, counts, gate_up);
+  return at::empty({0, gate_up.size(1)}, rows.options());
 }
 
 }  // namespace farskip

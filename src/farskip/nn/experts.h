@@ -24,4 +24,8 @@ struct ExpertsOutput {
 ExpertsOutput experts_saving(const at::Tensor& rows, const at::Tensor& counts,
                              const at::Tensor& gate_up, const at::Tensor& down);
 
+// Only what the gradient needs, with the bits of experts_saving.
+at::Tensor experts_products(const at::Tensor& rows, const at::Tensor& counts,
+                            const at::Tensor& gate_up);
+
 }  // namespace farskip

@@ -141,6 +141,12 @@ ExpertsOutput experts(const at::Tensor& rows, const at::Tensor& counts, const at
   return out;
 }
 
+at::Tensor experts_products(const at::Tensor& rows, const at::Tensor& counts,
+                            const at::Tensor& gate_up) {
+  const ExpertRows by(counts, rows.size(0));
+  return by.product(by.by_expert(rows), gate_up.transpose(1, 2));
+}
+
 at::Tensor to_device(const at::Tensor& host, at::Device device) {
   if (host.device() == device) return host;
   return host.pin_memory().to(device, /*non_blocking=*/true);

@@ -37,6 +37,9 @@ RopeTable rope_table(const RopeFrequencies& frequencies, const at::Tensor& posit
 // all rows of an expert at once; on a GPU with bfloat16 the host never waits.
 ExpertsOutput experts(const at::Tensor& rows, const at::Tensor& counts, const at::Tensor& gate_up,
                       const at::Tensor& down);
+// The first of these products alone, by expert.
+at::Tensor experts_products(const at::Tensor& rows, const at::Tensor& counts,
+                            const at::Tensor& gate_up);
 
 // A tensor of host memory on `device`: queued on the current stream through pinned memory, so that
 // the host does not wait for the device. One that is there already stays as it is.

@@ -6,7 +6,9 @@
 
 #include "farskip/base/error.h"
 #include "farskip/base/parallel.h"
+#include "farskip/graph/differentiate.h"
 #include "farskip/graph/rewrite.h"
+#include "farskip/graph/update.h"
 #include "farskip/schedule/memory.h"
 #include "farskip/simulate/simulate.h"
 
@@ -22,17 +24,35 @@ std::string Variant::rewrites() const {
 }
 
 std::string Variant::label() const {
-  const std::string between = rewrites() == "-" ? ", " : ", " + rewrites() + ", ";
-  return connectivity + between + schedule;
+  std::string text = connectivity;
+  if (rewrites() != "-") text += ", " + rewrites();
+  if (recompute != RecomputeKind::none) text += ", recompute " + std::string(to_string(recompute));
+  return text + ", " + schedule;
 }
 
-Graph build_variant(const ModelConfig& model, const Variant& variant, const StepSpec& spec) {
+namespace {
+
+Graph forward_and_backward(const ModelConfig& model, const Connectivity& connectivity,
+                           StepSpec spec, DType gradients, RecomputeKind kind) {
+  spec.head = HeadRows::all;
+  spec.end = StepEnd::loss;
+  return recompute(differentiate(build_forward(model, connectivity, spec), gradients), kind);
+}
+
+}  // namespace
+
+Graph build_variant(const ModelConfig& model, const Variant& variant, const StepSpec& spec,
+                    const std::optional<TrainingSpec>& training) {
   const Connectivity connectivity = Connectivity::load(variant.connectivity, model.layers);
-  Graph graph = build_forward(model, connectivity, spec);
+  Graph graph = training ? forward_and_backward(model, connectivity, spec, training->gradients,
+                                                variant.recompute)
+                         : build_forward(model, connectivity, spec);
   if (variant.two_batch) graph = two_batch(graph);
   if (spec.form == ParallelForm::replicated_all_reduce) graph = merge_reductions(graph);
   graph = expert_chunks(graph, variant.expert_chunks);
-  return pieces(graph, variant.pieces);
+  graph = pieces(graph, variant.pieces);
+  if (!training) return graph;
+  return add_update(graph, plan_buckets(graph, training->bucket_bytes), spec.ranks);
 }
 
 std::vector<Variant> default_variants(const std::vector<std::string>& connectivities, int chunks,
@@ -53,10 +73,44 @@ std::vector<Variant> default_variants(const std::vector<std::string>& connectivi
   return variants;
 }
 
+std::vector<Variant> default_training_variants(const std::vector<std::string>& connectivities,
+                                               int chunks, int pieces,
+                                               const std::vector<RecomputeKind>& kinds) {
+  std::vector<Variant> variants;
+  auto add = [&](Variant variant) {
+    for (RecomputeKind kind : kinds) {
+      variant.recompute = kind;
+      variants.push_back(variant);
+    }
+  };
+  for (const std::string& name : connectivities) {
+    const bool standard = name == "standard";
+    variants.push_back({.connectivity = name, .schedule = standard ? "blocking" : "released"});
+    add({.connectivity = name});
+    if (standard) add({.connectivity = name, .two_batch = true});
+    add({.connectivity = name, .expert_chunks = chunks, .pieces = pieces});
+  }
+  return variants;
+}
+
 namespace {
 
+// Of the exchanges with experts, forward and behind the loss: reductions of gradients are
+// neither's.
+void tell_passes_apart(const Graph& graph, const Timeline& timeline, PlanRow& row) {
+  const OpId forward_end = last_forward_op(graph);
+  auto exchanged = [&](bool forward) {
+    return percent_overlapped(timeline, [&](const Span& span) {
+      const OpKind kind = graph.op(span.op).kind;
+      return (goes_to_experts(kind) || comes_home(kind)) && forward == (span.op <= forward_end);
+    });
+  };
+  row.forward_overlap = exchanged(true);
+  row.backward_overlap = exchanged(false);
+}
+
 PlanRow simulate_variant(const PlanRequest& request, const StepSpec& step, const Variant& variant) {
-  const Graph graph = build_variant(request.model, variant, step);
+  const Graph graph = build_variant(request.model, variant, step, request.training);
   const Durations durations = roofline_durations(graph, request.hardware, request.costs);
   const Contention contention = contention_of(request.hardware);
   const Schedule schedule = make_schedule(variant.schedule, graph, durations, contention);
@@ -69,6 +123,7 @@ PlanRow simulate_variant(const PlanRequest& request, const StepSpec& step, const
               .peak_activation_bytes = peak_activation_bytes(graph, schedule),
               .timeline = {}};
   row.tokens_per_second = step.tokens / row.metrics.step;
+  if (request.training) tell_passes_apart(graph, timeline, row);
   if (request.keep_timelines) row.timeline = std::move(timeline);
   return row;
 }
@@ -80,7 +135,19 @@ bool fits(const ModelConfig& model, const StepSpec& step, const Variant& variant
 
 bool is_base(const Variant& v) {
   return v.is_standard() && v.schedule == "blocking" && !v.two_batch && v.expert_chunks == 1 &&
-         v.pieces == 1;
+         v.pieces == 1 && v.recompute == RecomputeKind::none;
+}
+
+// What recomputation costs each row, by the row that is the same but for it.
+void price_recomputation(std::span<PlanRow> rows) {
+  for (PlanRow& row : rows) {
+    Variant kept = row.variant;
+    kept.recompute = RecomputeKind::none;
+    const auto found = std::ranges::find(rows, kept, &PlanRow::variant);
+    if (found != rows.end()) {
+      row.recompute_cost = row.metrics.step / found->metrics.step - 1;
+    }
+  }
 }
 
 // The speed-ups of the rows of one step, against its base and its fastest standard row.
@@ -119,7 +186,9 @@ std::vector<PlanRow> make_plan(const PlanRequest& request) {
   });
   size_t begin = 0;
   for (const size_t end : ends) {
-    if (end > begin) relate(request, std::span(rows).subspan(begin, end - begin));
+    const std::span group = std::span(rows).subspan(begin, end - begin);
+    if (!group.empty()) relate(request, group);
+    if (request.training) price_recomputation(group);
     begin = end;
   }
   return rows;

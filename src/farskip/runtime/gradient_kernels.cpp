@@ -2,6 +2,7 @@
 
 #include "farskip/nn/attention_gradient.h"
 #include "farskip/nn/attention_prepare_gradient.h"
+#include "farskip/nn/experts.h"
 #include "farskip/nn/experts_gradient.h"
 #include "farskip/nn/linear.h"
 #include "farskip/nn/loss.h"
@@ -116,6 +117,15 @@ void run_mlp_gradient(const KernelContext&, Inputs in, Outputs out) {
   deliver_mlp(out, swiglu_gradient(in[0], in[1], in[2], in[3]));
 }
 
+void run_mlp_products(const KernelContext&, Inputs in, Outputs out) {
+  linear_out(out[0], in[0], in[1]);
+}
+
+// in: received rows, rows received per rank and local expert, gate and up of the chunk.
+void run_experts_products(const KernelContext& context, Inputs in, Outputs out) {
+  deliver(out[0], experts_products(in[0], counts_of_chunk(context, in[1]), in[2]));
+}
+
 void run_experts_gradient(const KernelContext& context, Inputs in, Outputs out) {
   deliver_mlp(out, experts_gradient(in[0], in[1], counts_of_chunk(context, in[2]), in[3], in[4]));
 }
@@ -158,6 +168,8 @@ void add_gradient_kernels(KernelTable& table) {
   table.add(OpKind::attention_prepare_gradient, making(run_attention_prepare_gradient));
   table.add(OpKind::attention_core_gradient, run_attention_core_gradient);
   table.add(OpKind::mlp_gradient, making(run_mlp_gradient));
+  table.add(OpKind::mlp_products, run_mlp_products);
+  table.add(OpKind::experts_products, making(run_experts_products));
   table.add(OpKind::experts_gradient, making(run_experts_gradient));
   table.add(OpKind::router_gradient, making(run_router_gradient));
   table.add(OpKind::unpermute_gradient, run_unpermute_gradient);

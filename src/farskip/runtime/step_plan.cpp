@@ -50,7 +50,9 @@ Graph build_step(const ModelConfig& model, const Connectivity& connectivity, int
   spec.head = form.head;
   if (form.goal != StepGoal::logits) spec.end = StepEnd::loss;
   Graph graph = build_forward(model, connectivity, spec);
-  if (form.goal == StepGoal::gradients) graph = differentiate(graph, dtype_of(form.gradients));
+  if (form.goal == StepGoal::gradients) {
+    graph = recompute(differentiate(graph, dtype_of(form.gradients)), form.recompute);
+  }
   if (form.two_batch) graph = two_batch(graph);
   graph = expert_chunks(graph, form.expert_chunks);
   return pieces(graph, form.pieces);

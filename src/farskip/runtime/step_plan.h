@@ -8,6 +8,7 @@
 #include <string>
 
 #include "farskip/graph/build.h"
+#include "farskip/graph/recompute.h"
 #include "farskip/schedule/schedule.h"
 
 namespace farskip {
@@ -28,7 +29,8 @@ struct StepForm {
   at::ScalarType dtype = at::kFloat;
   int data_parallel = 1;  // sets of ranks that each share out all experts
   StepGoal goal = StepGoal::logits;
-  at::ScalarType gradients = at::kFloat;  // dtype of the weights' gradients
+  at::ScalarType gradients = at::kFloat;          // dtype of the weights' gradients
+  RecomputeKind recompute = RecomputeKind::none;  // of a step for gradients
 };
 
 // A graph and a verified schedule of it.

@@ -4,7 +4,10 @@
 #include <numeric>
 
 #include "farskip/base/error.h"
+#include "farskip/graph/differentiate.h"
 #include "farskip/schedule/evaluate.h"
+#include "farskip/schedule/memory.h"
+#include "farskip/schedule/places.h"
 #include "farskip/schedule/schedule.h"
 
 namespace farskip {
@@ -37,6 +40,10 @@ std::vector<double> compute_before_communication(const Graph& graph, const Durat
     until[op->id] += durations[op->id];
   }
   return until;
+}
+
+bool has_backward(const Graph& graph) {
+  return last_forward_op(graph) + 1 < static_cast<OpId>(graph.ops().size());
 }
 
 // Greedy in simulated time: whenever a lane is free, the ready op of highest priority starts.
@@ -131,15 +138,24 @@ class ListScheduler {
 std::vector<std::vector<double>> priorities(const Graph& graph, const Durations& durations) {
   std::vector<std::vector<double>> all;
   for (double weight : {1.0, 2.0, 4.0}) all.push_back(path_to_end(graph, durations, weight));
-  // Layer by layer; within one, what leads to communication soonest.
   const std::vector<double> until = compute_before_communication(graph, durations);
-  std::vector<double> feed(until.size());
   const double longest = 1.0 + std::accumulate(durations.begin(), durations.end(), 0.0);
-  for (const Op& op : graph.ops()) {
-    const int layer = op.attributes.layer == 0 && op.id > 2 ? 1 << 20 : op.attributes.layer;
-    feed[op.id] = -(layer * longest + std::min(until[op.id], longest / 2));
+  // Layer by layer, down again in the backward pass; within one, what leads to communication
+  // soonest.
+  const std::vector<int> places = places_along(graph);
+  std::vector<double> feed(until.size());
+  for (size_t i = 0; i < until.size(); ++i) {
+    feed[i] = -(places[i] * longest + std::min(until[i], longest / 2));
   }
-  all.push_back(std::move(feed));
+  all.push_back(feed);
+  if (has_backward(graph)) {
+    // The same with weight gradients as soon as can be: what they read is free sooner, and
+    // gradients are reduced sooner.
+    for (const Op& op : graph.ops()) {
+      if (!op.accumulates.empty()) feed[op.id] = 0;
+    }
+    all.push_back(std::move(feed));
+  }
   // Soonest communication first, whatever the layer.
   std::vector<double> soonest(until.size());
   for (size_t i = 0; i < until.size(); ++i) soonest[i] = -std::min(until[i], longest);
@@ -147,28 +163,45 @@ std::vector<std::vector<double>> priorities(const Graph& graph, const Durations&
   return all;
 }
 
+struct Candidate {
+  Schedule schedule;
+  double step = 0;  // seconds, in simulation
+  double peak = 0;  // bytes of activations; 0: of no interest
+};
+
+// The fastest; but to hold half as much is worth two hundredths of the step's time. Never one that
+// takes longer than `limit`, which one of them keeps to.
+Candidate& best_of(std::vector<Candidate>& candidates, double limit) {
+  const double fastest = std::ranges::min_element(candidates, {}, &Candidate::step)->step;
+  const double most = std::ranges::max_element(candidates, {}, &Candidate::peak)->peak;
+  auto price = [&](const Candidate& candidate) {
+    if (candidate.step > limit) return never;
+    const double seconds = fastest > 0 ? candidate.step / fastest : 1;
+    return most > 0 ? seconds + 0.04 * candidate.peak / most : seconds;
+  };
+  return *std::ranges::min_element(candidates, {}, price);
+}
+
 }  // namespace
 
 Schedule overlapped_schedule(const Graph& graph, const Durations& durations,
                              Contention contention) {
-  std::vector<Schedule> candidates;
+  const bool saves_memory = has_backward(graph);
+  std::vector<Candidate> candidates;
+  auto add = [&](Schedule schedule) {
+    const double step = evaluate(graph, schedule, durations, contention).step;
+    const double peak = saves_memory ? peak_activation_bytes(graph, schedule) : 0;
+    candidates.push_back({std::move(schedule), step, peak});
+    return step;
+  };
   for (const auto& priority : priorities(graph, durations)) {
-    candidates.push_back(schedule_from_order(graph, "overlapped",
-                                             ListScheduler(graph, durations, priority).order()));
+    add(schedule_from_order(graph, "overlapped",
+                            ListScheduler(graph, durations, priority).order()));
   }
-  candidates.push_back(released_schedule(graph));
-  candidates.push_back(blocking_schedule(graph));
-  size_t best = 0;
-  double fastest = never;
-  for (size_t i = 0; i < candidates.size(); ++i) {
-    const double step = evaluate(graph, candidates[i], durations, contention).step;
-    if (step < fastest * (1 - 1e-12)) {
-      fastest = step;
-      best = i;
-    }
-  }
-  candidates[best].name = "overlapped";
-  return std::move(candidates[best]);
+  const double released = add(released_schedule(graph)), blocking = add(blocking_schedule(graph));
+  Candidate& best = best_of(candidates, std::min(released, blocking));
+  best.schedule.name = "overlapped";
+  return std::move(best.schedule);
 }
 
 Schedule make_schedule(std::string_view name, const Graph& graph, const Durations& durations,

@@ -50,11 +50,17 @@ Schedule blocking_schedule(const Graph& graph);
 // The fixed order of the released FarSkip training code: attention inputs, then (combine done) sum,
 // norm, router, dispatch; attention core and output projection beside dispatch; experts; shared
 // experts and the next layer's attention inputs beside combine. Where a connectivity does not
-// allow that order, the next op in it that can run goes first.
+// allow that order, the next op in it that can run goes first. Behind the loss the same order
+// backwards, as that code makes autograd go: combine's gradient beside that of the next layer's
+// attention inputs and of the shared experts, dispatch's beside those of output projection and
+// attention core; weight gradients with the gradient in front of them; what is computed again right
+// before it is read.
 Schedule released_schedule(const Graph& graph);
 
 // Cost-driven: the fastest, in simulation, of list schedules under several priorities and of the
-// two above; so never slower than either at these durations.
+// two above; so never slower than either at these durations. With a backward pass, where schedules
+// can hold several times what others do, one that holds less may win over one that is faster by a
+// little.
 Schedule overlapped_schedule(const Graph& graph, const Durations& durations,
                              Contention contention = {});
 

@@ -11,7 +11,7 @@ namespace {
 double rate_of(const Op& op, const HardwareProfile& hardware, const Graph& graph,
                const CostOptions& options) {
   if (op.kind == OpKind::experts || op.kind == OpKind::experts_gradient ||
-      op.kind == OpKind::experts_weight_gradient) {
+      op.kind == OpKind::experts_weight_gradient || op.kind == OpKind::experts_products) {
     return hardware.grouped_gemm_rate(options.gemm);
   }
   if (op.kind == OpKind::attention_core || op.kind == OpKind::attention_core_gradient) {

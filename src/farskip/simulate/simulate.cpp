@@ -5,7 +5,7 @@ namespace farskip {
 Span span_of(const Op& op) {
   const Attributes& a = op.attributes;
   return {.op = op.id,
-          .name = to_string(op.kind),
+          .name = std::string(to_string(op.kind)) + (a.again ? " again" : ""),
           .layer = a.layer,
           .micro_batch = a.micro_batch,
           .chunk = a.chunk,

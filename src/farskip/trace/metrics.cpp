@@ -72,6 +72,13 @@ Intervals exposed_time(const Timeline& timeline) {
   return difference(busy_time(timeline, Lane::communication), busy_time(timeline, Lane::compute));
 }
 
+std::optional<double> percent_overlapped(const Timeline& timeline,
+                                         const std::function<bool(const Span&)>& chosen) {
+  const Intervals time = time_of(timeline, chosen);
+  const Intervals compute = busy_time(timeline, Lane::compute);
+  return percent(total_seconds(intersection(time, compute)), total_seconds(time));
+}
+
 OverlapMetrics measure_overlap(const Timeline& timeline) {
   check(timeline);
   OverlapMetrics metrics;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <optional>
 
 #include "farskip/trace/intervals.h"
@@ -13,6 +14,11 @@ Intervals busy_time(const Timeline& timeline, Lane lane);
 
 // Communication time during which the compute lane does not run.
 Intervals exposed_time(const Timeline& timeline);
+
+// 100 x the share of these spans' time during which the compute lane runs; absent where they take
+// none.
+std::optional<double> percent_overlapped(const Timeline& timeline,
+                                         const std::function<bool(const Span&)>& chosen);
 
 // How much of a step's communication is hidden behind computation. Seconds. Every figure is of one
 // rank. percent_overlapped alone can mislead (a slower compute lane raises it): it belongs beside

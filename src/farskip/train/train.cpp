@@ -132,8 +132,10 @@ class RankRun {
          .peak_activation_bytes = static_cast<double>(done.rank.peak_activation_bytes)});
   }
 
+  // What the step takes, not what is computed again to save memory.
   double step_flops() const {
-    return total_cost(plan_.update.graph).flops * group_.size() *
+    const Graph& step = plan_.update.graph;
+    return (total_cost(step).flops - cost_of_recomputing(step).flops) * group_.size() *
            static_cast<double>(config_.micro_batches);
   }
 
@@ -193,8 +195,8 @@ TrainResult train(const TrainConfig& config, const TrainInputs& inputs, TrainObs
                   const std::atomic<bool>& stop) {
   check(config);
   const int ranks = inputs.groups.at(0)->size();
-  const TrainingPlan plan = plan_training(inputs.model, inputs.connectivity, ranks, config);
   const Placement placement = training_placement(config, inputs.model, ranks);
+  const TrainingPlan plan = plan_training(inputs.model, inputs.connectivity, ranks, config);
   std::vector<TrainResult> results(inputs.groups.size());
   run_ranks(inputs.groups, [&](Group& group) {
     const auto index =

@@ -23,7 +23,8 @@ struct TrainReport {
   double loss = 0;     // of the last step, as the next two
   double learning_rate = 0, gradient_norm = 0;
   double tokens_per_second = 0;
-  double flops_per_second = 0;               // of all ranks, by the graph's formulas
+  // Of all ranks, by the graph's formulas; what is computed again does not count.
+  double flops_per_second = 0;
   std::optional<double> percent_overlapped;  // of the last step on the reporting rank, as the rest
   double exposed_seconds = 0, step_seconds = 0;
   double peak_activation_bytes = 0;

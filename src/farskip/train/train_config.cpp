@@ -4,8 +4,10 @@
 #include <nlohmann/json.hpp>
 #include <set>
 #include <type_traits>
+#include <vector>
 
 #include "farskip/base/error.h"
+#include "farskip/graph/recompute.h"
 
 namespace farskip {
 namespace {
@@ -17,7 +19,7 @@ namespace {
 }
 
 void require_one_of(const std::string& setting, const std::string& value,
-                    std::initializer_list<const char*> allowed) {
+                    const std::vector<const char*>& allowed) {
   std::string list;
   for (const char* name : allowed) {
     if (value == name) return;
@@ -28,6 +30,12 @@ void require_one_of(const std::string& setting, const std::string& value,
 
 void require_at_least(const std::string& setting, int64_t value, int64_t least) {
   if (value < least) refuse(setting, std::to_string(least) + " or more", std::to_string(value));
+}
+
+std::vector<const char*> recompute_names() {
+  std::vector<const char*> names;
+  for (RecomputeKind kind : recompute_kinds()) names.push_back(to_string(kind));
+  return names;
 }
 
 Decay decay_of(const std::string& name) {
@@ -103,6 +111,7 @@ void check(const TrainConfig& config) {
   require_one_of("dtype", config.dtype, {"float32", "bfloat16"});
   require_one_of("schedule", config.schedule, {"blocking", "released", "overlapped"});
   require_one_of("routing", config.routing, {"model", "balanced"});
+  require_one_of("recompute", config.recompute, recompute_names());
   if (!(config.max_norm >= 0)) refuse("max_norm", "0 or more", std::to_string(config.max_norm));
   if (!(config.bucket_mib > 0)) {
     refuse("bucket_mib", "more than 0", std::to_string(config.bucket_mib));

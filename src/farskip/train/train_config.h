@@ -33,6 +33,7 @@ struct TrainConfig {
   std::string schedule = "overlapped", routing = "model";
   bool two_batch = false;
   int expert_chunks = 1, pieces = 1;
+  std::string recompute = "none";
   double bucket_mib = 32;
 
   std::string out;
@@ -78,6 +79,9 @@ void visit_settings(Config& c, Visit&& visit) {
   visit("expert_chunks", c.expert_chunks,
         "groups of experts that dispatch and combine take in turn");
   visit("pieces", c.pieces, "pieces that attention and shared experts are cut into");
+  visit("recompute", c.recompute,
+        "activations computed again instead of kept: none, attention, experts, all, "
+        "all-and-dispatch");
   visit("bucket_mib", c.bucket_mib, "gradients that are reduced at once, MiB");
   visit("out", c.out, "the run's folder");
   visit("log_every", c.log_every, "steps between lines of the log");

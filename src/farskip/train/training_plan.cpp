@@ -1,6 +1,9 @@
 #include "farskip/train/training_plan.h"
 
+#include <string>
 #include <utility>
+
+#include "farskip/base/error.h"
 
 namespace farskip {
 namespace {
@@ -13,7 +16,8 @@ StepForm form_of(const TrainConfig& config, StepGoal goal) {
           .routing = config.routing == "balanced" ? RoutingMode::balanced : RoutingMode::model,
           .dtype = config.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat,
           .data_parallel = config.data_parallel,
-          .goal = goal};
+          .goal = goal,
+          .recompute = recompute_kind(config.recompute)};
 }
 
 PlannedStep scheduled(Graph graph, const TrainConfig& config) {
@@ -24,6 +28,12 @@ PlannedStep scheduled(Graph graph, const TrainConfig& config) {
 }  // namespace
 
 Placement training_placement(const TrainConfig& config, const ModelConfig& model, int ranks) {
+  if (config.data_parallel < 1 || ranks % config.data_parallel != 0) {
+    throw UsageError("ranks do not divide into sets that share out the experts",
+                     {.where = "--data-parallel",
+                      .expected = "a divisor of " + std::to_string(ranks) + " ranks",
+                      .found = std::to_string(config.data_parallel)});
+  }
   return Placement::contiguous(model.router.experts, ranks / config.data_parallel);
 }
 

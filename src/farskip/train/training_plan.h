@@ -16,7 +16,8 @@ struct TrainingPlan {
   PlannedStep validate;    // forward
 };
 
-// Where experts are: rank r of the run has those of the placement's rank r % its ranks.
+// Where experts are: rank r of the run has those of the placement's rank r % its ranks. Throws
+// UsageError for ranks that are no multiple of data_parallel.
 Placement training_placement(const TrainConfig& config, const ModelConfig& model, int ranks);
 
 // Scheduled by nominal durations; `rescheduled` once real ones are known. Throws as plan_step.
