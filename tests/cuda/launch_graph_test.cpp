@@ -94,5 +94,30 @@ TEST_F(LaunchGraphs, PrivateMemoryIsGivenOutAgainForItsPurposeOnly) {
   EXPECT_EQ(allocate().const_data_ptr(), address);
 }
 
+// Libtorch would mark it by an event on the stream that is recorded, and ask for that event later.
+TEST_F(LaunchGraphs, MemoryThatIsFreedMeanwhileIsKept) {
+  const c10::Stream other = implementation_.getStreamFromGlobalPool({at::kCUDA, 0}, false);
+  const auto allocate = [&] { return at::empty({1 << 20}, x_.options()); };
+  at::Tensor freed;
+  {
+    const c10::StreamGuard on_other(other);
+    freed = allocate();
+  }
+  implementation_.recordDataPtrOnStream(freed.storage().data_ptr(), *stream_);
+  const PrivateMemory memory({at::kCUDA, 0});
+  std::optional<LaunchGraph> graph;
+  {
+    const PrivateMemory::Use use(memory, *stream_);
+    graph.emplace(*stream_, [&] {
+      x_.add_(1);
+      freed.reset();
+      x_.add_(1);
+    });
+  }
+  graph->launch(*stream_);
+  for (int i = 0; i < 3; ++i) EXPECT_NO_THROW(allocate());
+  EXPECT_TRUE(all_are(2));
+}
+
 }  // namespace
 }  // namespace farskip::cuda

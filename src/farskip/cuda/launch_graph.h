@@ -44,7 +44,9 @@ class PrivateMemory {
   PrivateMemory(const PrivateMemory&) = delete;
   PrivateMemory& operator=(const PrivateMemory&) = delete;
 
-  // While it lives, what is allocated for `stream` comes from there. One at a time.
+  // While it lives, what is allocated for `stream` comes from there. One at a time. Libtorch marks
+  // no memory that any thread frees meanwhile as used on a stream, as it otherwise does by events,
+  // until it is over.
   class Use {
    public:
     Use(const PrivateMemory& memory, const c10::Stream& stream);

@@ -221,7 +221,7 @@ class Executor::Impl final : private Launcher {
       plan.entry->kernel(context_of(plan), in_, out_);
       if (plan.entry->makes_outputs) tensors_.check_made(plan, out_);
     }
-    if (memory) recordings_.keep_places(plan, out_);
+    recordings_.keep_places(plan, out_);
     tensors_.keep(plan, out_);
   }
 

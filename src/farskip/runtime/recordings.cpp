@@ -69,7 +69,8 @@ bool Recordings::launched_with_another(OpId op) const {
 }
 
 std::unique_ptr<cuda::PrivateMemory::Use> Recordings::memory_for(const OpPlan& plan) const {
-  const bool any = is_recording() && std::ranges::any_of(plan.outputs, [&](const OutputPlan& out) {
+  const bool alone = is_recording() && plan_.stretch_of[plan.op->id] == none;
+  const bool any = alone && std::ranges::any_of(plan.outputs, [&](const OutputPlan& out) {
                      return plan_.stays[out.value];
                    });
   return any ? std::make_unique<cuda::PrivateMemory::Use>(*memory_, lane_.stream()) : nullptr;
@@ -80,6 +81,7 @@ bool Recordings::needs_place(ValueId value) const {
 }
 
 void Recordings::keep_places(const OpPlan& plan, std::span<const at::Tensor> out) {
+  if (!is_recording()) return;
   for (size_t i = 0; i < out.size(); ++i) {
     const ValueId value = plan.outputs[i].value;
     if (plan_.stays[value] && out[i].numel() > 0) places_[value] = without_owning(out[i]);
@@ -88,6 +90,9 @@ void Recordings::keep_places(const OpPlan& plan, std::span<const at::Tensor> out
 
 bool Recordings::record(OpId op, const std::function<void()>& queue) {
   try {
+    // In force all the while: memory that other threads free meanwhile is kept until afterwards,
+    // instead of being marked on a stream that is recorded.
+    const cuda::PrivateMemory::Use use(*memory_, lane_.stream());
     graphs_[plan_.stretch_of[op]].emplace(lane_.stream(), queue);
     return true;
   } catch (const std::exception&) {

@@ -40,13 +40,14 @@ class Recordings {
   bool is_on() const { return state_ == State::recording || state_ == State::recorded; }
   bool is_recording() const { return state_ == State::recording; }
 
-  // Memory for what the op makes, in force while the result lives: null if it may lie anywhere.
+  // Memory for what an op makes that is launched alone, in force while the result lives: null if it
+  // may lie anywhere.
   std::unique_ptr<cuda::PrivateMemory::Use> memory_for(const OpPlan& plan) const;
   // Where the value lies in every step; undefined if nowhere, or not yet.
   const at::Tensor& place(ValueId value) const { return places_[value]; }
   // The value must be allocated before a kernel that would make it, so that it has a place.
   bool needs_place(ValueId value) const;
-  // While recording: the op's outputs have their places.
+  // The op's outputs are made: while recording, what stays has its place.
   void keep_places(const OpPlan& plan, std::span<const at::Tensor> out);
   // The value lives and dies on the compute lane.
   bool stays(ValueId value) const { return is_on() && plan_.stays[value]; }
