@@ -20,14 +20,15 @@ __device__ __forceinline__ uint64_t now_ns() {
   return time;
 }
 
-// The block waits until then. To look at `released` takes a way to the host, so only long waits do.
+// The block waits until then. To look at `released` takes a way to the host and back, for which
+// only waits that are much longer have the time.
 __device__ __forceinline__ void await(uint64_t due, const volatile uint32_t* released) {
-  constexpr uint64_t long_wait_ns = 100000;
+  constexpr uint64_t long_wait_ns = 1000000;
   if (threadIdx.x == 0) {
     for (uint64_t now = now_ns(); now < due; now = now_ns()) {
       if (due - now < long_wait_ns) continue;
       if (*released != 0) break;
-      __nanosleep(long_wait_ns * 2 / 5);  // sleeps up to twice that
+      __nanosleep(long_wait_ns / 4);  // sleeps up to twice that
     }
   }
   __syncthreads();
