@@ -45,9 +45,9 @@ class Recorder final : public TrainObserver {
 
 }  // namespace
 
-TrainingJob::TrainingJob() {
-  const std::filesystem::path model = std::filesystem::path(FARSKIP_SOURCE_DIR) / "tests" /
-                                      "fixtures" / "deepseek_v2" / "config.json";
+TrainingJob::TrainingJob(const std::string& fixture) {
+  const std::filesystem::path model =
+      std::filesystem::path(FARSKIP_SOURCE_DIR) / "tests" / "fixtures" / fixture / "config.json";
   model_text_ = read_file(model);
   model_ = read_model_config(model);
   write_text(folder() / "train.tokens", 20000, 1);
