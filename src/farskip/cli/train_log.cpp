@@ -24,17 +24,15 @@ std::string percent(double fraction) {
 }  // namespace
 
 TrainLog::TrainLog(const TrainConfig& config, const Ranks& ranks, double peak_flops)
-    : config_(config), ranks_(ranks.size), peak_flops_(peak_flops) {
-  if (!ranks.first()) return;
-  std::error_code failed;
-  std::filesystem::create_directories(config.out, failed);
-  if (failed) {
-    throw FileError("the run's folder can not be made",
-                    {.where = config.out, .found = failed.message()});
-  }
-}
+    : config_(config), ranks_(ranks.size), peak_flops_(peak_flops) {}
 
 void TrainLog::started(int64_t parameters, int64_t first_step, const std::string& graph) {
+  std::error_code failed;
+  std::filesystem::create_directories(config_.out, failed);
+  if (failed) {
+    throw FileError("the run's folder can not be made",
+                    {.where = config_.out, .found = failed.message()});
+  }
   write_json_file(std::filesystem::path(config_.out) / "config.json", to_json(config_));
   cut_metrics(first_step);
   std::printf("%s parameters trained on each rank, %d %s, %s\n",
