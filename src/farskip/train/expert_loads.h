@@ -6,8 +6,9 @@
 
 namespace farskip {
 
-// The tokens of the most loaded expert over the mean of all experts, of each router: 1 is even,
-// the number of experts the worst. `loads`: int64 [routers, experts], on the CPU. 1 without tokens.
+// The tokens of the most loaded expert over the mean of all experts, of each router: 1 where loads
+// are even, experts / k where all tokens choose the same k. `loads`: int64 [routers, experts], on
+// the CPU. 1 without tokens.
 std::vector<double> max_over_mean_loads(const at::Tensor& loads);
 
 // Moves a router's correction bias, which takes part in the choice of experts alone, towards even
