@@ -160,7 +160,7 @@ class Rule {
 
   // `saved_` are the products with gate and up.
   std::vector<ValueId> add_mlp_deltas() {
-    const Value& products = builder_.value(saved_[0]);
+    const Value products = builder_.value(saved_[0]);  // a copy: adding values moves the builder's
     const int64_t width = products.shape[1].size / 2;
     return {backward_.add_like(saved_[0], "delta"),
             backward_.add_rows(saved_[0], "activated", width, products.dtype)};
