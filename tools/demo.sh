@@ -39,7 +39,8 @@ done
 rm -rf "$out/run"
 run train --model data/training/small.json --data "$out/train.tokens" --validation "$out/valid.tokens" \
   --validation-sequences 1200 --out "$out/run" --ranks 2 --connectivity farskip --sequence-length 128 --sequences 8 \
-  --steps 240 --warmup-steps 20 --learning-rate 3e-3 --final-learning-rate 3e-4 --log-every 20 | tee "$out/train.log"
+  --steps 240 --warmup-steps 20 --learning-rate 3e-3 --final-learning-rate 3e-4 --balance-loss 0.01 --log-every 20 |
+  tee "$out/train.log"
 run plot "$out/run" --out "$out/training.svg"
 awk -v loss="$(awk '/validation loss/ { print $NF }' "$out/train.log")" \
   -v entropy="$(awk '/^unigram entropy/ { print $NF }' "$out/valid.log")" 'BEGIN {

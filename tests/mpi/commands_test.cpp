@@ -8,7 +8,12 @@
 #include <nlohmann/json.hpp>
 #include <tuple>
 
+#include "../io/learnable_text.h"
+#include "farskip/base/files.h"
 #include "farskip/io/safetensors.h"
+#include "farskip/train/checkpoint_folder.h"
+#include "farskip/train/manifest.h"
+#include "farskip/train/run_metrics.h"
 #include "launch.h"
 
 namespace farskip {
@@ -142,6 +147,54 @@ TEST_F(MpiCommands, BenchOverProcesses) {
   EXPECT_EQ(json.at("rows").size(), 3u);
   EXPECT_TRUE(json.at("bits_equal"));
   EXPECT_GT(json.at("link").at("bytes_per_second"), 0);
+}
+
+// Losses and the states of both ranks; chunks, router losses and an update in several buckets too.
+TEST_F(MpiCommands, TrainIsTheBitsOfLocalRanks) {
+  testing::write_learnable_text(path("train.tokens"), 5000, 1);
+  const auto command = [&](const std::string& run) {
+    return Words{FARSKIP_BINARY,
+                 "train",
+                 "--model",
+                 fixtures + "deepseek_v2/config.json",
+                 "--data",
+                 path("train.tokens"),
+                 "--validation",
+                 path("train.tokens"),
+                 "--validation-sequences",
+                 "4",
+                 "--out",
+                 path(run),
+                 "--sequence-length",
+                 "24",
+                 "--sequences",
+                 "8",
+                 "--steps",
+                 "5",
+                 "--log-every",
+                 "1",
+                 "--bucket-mib",
+                 "0.25",
+                 "--expert-chunks",
+                 "2",
+                 "--balance-loss",
+                 "0.01"};
+  };
+  std::string local;
+  for (const std::string& word : command("local") + Words{"--ranks", "2"}) local += word + " ";
+  ASSERT_EQ(std::system((local + ">/dev/null 2>&1").c_str()), 0);
+  const Words over_mpi = command("mpi") + Words{"--transport", "mpi"};
+  const JobResult job = run({over_mpi, over_mpi});
+  ASSERT_EQ(job.status, 0) << job.output;
+  const RunMetrics expected = read_run_metrics(path("local")),
+                   found = read_run_metrics(path("mpi"));
+  ASSERT_EQ(found.training.size(), 5u);
+  for (size_t i = 0; i < 5; ++i) EXPECT_EQ(expected.training[i].loss, found.training[i].loss);
+  EXPECT_EQ(expected.validation.at(0).loss, found.validation.at(0).loss);
+  for (int rank : {0, 1}) {
+    const std::string file = "/" + checkpoint_name(5) + "/" + shard_file_name(rank);
+    EXPECT_TRUE(read_file(path("local") + file) == read_file(path("mpi") + file)) << rank;
+  }
 }
 
 }  // namespace

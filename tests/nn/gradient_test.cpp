@@ -10,8 +10,7 @@
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
-#include <functional>
-
+#include "differences.h"
 #include "farskip/base/error.h"
 #include "farskip/nn/attention_gradient.h"
 #include "farskip/nn/experts.h"
@@ -29,23 +28,6 @@
 
 namespace farskip::testing {
 namespace {
-
-// d f / d x by central differences; f reads x where it lies.
-at::Tensor differences(const at::Tensor& x, double step, const std::function<double()>& f) {
-  at::Tensor gradient = at::zeros(x.sizes(), at::kDouble);
-  const at::Tensor flat = x.view({-1}), out = gradient.view({-1});
-  for (int64_t i = 0; i < flat.size(0); ++i) {
-    const at::Tensor element = flat[i];
-    const double value = element.item<double>();
-    at::Tensor(element).fill_(value + step);
-    const double above = f();
-    at::Tensor(element).fill_(value - step);
-    const double below = f();
-    at::Tensor(element).fill_(value);
-    out[i].fill_((above - below) / (2 * step));
-  }
-  return gradient;
-}
 
 double weighed(const at::Tensor& y, const at::Tensor& by) {
   return (y.to(at::kDouble) * by.to(at::kDouble)).sum().item<double>();

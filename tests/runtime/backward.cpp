@@ -5,11 +5,13 @@
 #include <ATen/ops/full.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <limits>
 #include <numeric>
 
 #include "farskip/comm/local.h"
 #include "farskip/comm/ranks.h"
+#include "farskip/graph/step_outputs.h"
 #include "farskip/io/naming.h"
 #include "farskip/runtime/kernels.h"
 
@@ -26,6 +28,15 @@ Weights empty_gradients(const Weights& weights, at::ScalarType dtype) {
   return gradients;
 }
 
+void add_output(BackwardResult& result, const std::string& name, const at::Tensor& output) {
+  if (name == step_outputs::expert_loads) {  // of all ranks already
+    result.expert_loads = output;
+    return;
+  }
+  at::Tensor& sum = name == step_outputs::loss ? result.loss : result.router_losses;
+  sum = sum.defined() ? sum + output : output;
+}
+
 }  // namespace
 
 BackwardResult run_backward(const Fixture& fixture, const PlannedStep& step,
@@ -36,8 +47,8 @@ BackwardResult run_backward(const Fixture& fixture, const PlannedStep& step,
   const Placement placement = Placement::contiguous(config.router.experts, ranks);
   std::vector<int> all(ranks);
   std::iota(all.begin(), all.end(), 0);
-  const std::vector<Weights> weights =
-      load_weights(fixture.checkpoint, config, placement, all, dtype);
+  std::vector<Weights> weights = load_weights(fixture.checkpoint, config, placement, all, dtype);
+  if (options.change_weights) std::ranges::for_each(weights, options.change_weights);
   if (groups.empty()) {
     groups = make_local_groups(ranks, {.deadline = std::chrono::duration<double>(20)});
   }
@@ -62,8 +73,8 @@ BackwardResult run_backward(const Fixture& fixture, const PlannedStep& step,
     }
   });
   for (const StepResult& rank : result.ranks) {
-    for (const at::Tensor& loss : rank.outputs) {
-      result.loss = result.loss.defined() ? result.loss + loss : loss;
+    for (size_t i = 0; i < rank.outputs.size(); ++i) {
+      add_output(result, step.graph.value(step.graph.outputs()[i]).name, rank.outputs[i]);
     }
   }
   for (const WeightSpec& spec : weight_specs(config, placement, 0, dtype)) {

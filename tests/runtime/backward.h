@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -11,13 +12,16 @@ namespace farskip::testing {
 
 struct BackwardOptions {
   std::optional<uint64_t> chaos_seed;
-  int repeats = 1;  // steps that add to the same gradients
+  int repeats = 1;                                    // steps that add to the same gradients
+  std::function<void(Weights&)> change_weights = {};  // of each rank
 };
 
 // The loss of a batch and its gradients by every weight: those of experts of all ranks one after
 // the other, others summed over ranks in rank order.
 struct BackwardResult {
   at::Tensor loss;  // [1]
+  // Where the step has them: [router_loss_count], and [routers, experts].
+  at::Tensor router_losses, expert_loads;
   Weights gradients;
   std::vector<StepResult> ranks;
 };

@@ -20,9 +20,11 @@ namespace {
 
 constexpr double megabyte = 1 << 20;
 
-Graph backward(const char* model, int layers, const char* preset, int ranks, RecomputeKind kind) {
+Graph backward(const char* model, int layers, const char* preset, int ranks, RecomputeKind kind,
+               const RouterLosses& router_losses = {}) {
   StepSpec spec = testing::bf16_step(ranks, 4096, 2048);
   spec.end = StepEnd::loss;
+  spec.router_losses = router_losses;
   const Graph graph = testing::forward(testing::moe_layers(model, layers), preset, spec);
   return recompute(differentiate(graph), kind);
 }
@@ -38,7 +40,8 @@ Graph random_step(std::mt19937& random) {
   Graph graph =
       backward(one_of("deepseek-v3", "qwen3-30b-a3b", "mixtral-8x7b"), one_of(2, 3, 4),
                one_of("standard", "farskip", "attention-only", "fresh-shared", "ladder", "depth-2"),
-               ranks, kinds[std::uniform_int_distribution<size_t>(0, kinds.size() - 1)(random)]);
+               ranks, kinds[std::uniform_int_distribution<size_t>(0, kinds.size() - 1)(random)],
+               {.balance = one_of(0.0, 0.01), .z = one_of(0.0, 0.001)});
   if (one_of(false, true)) graph = two_batch(graph);
   if (one_of(false, true) && ranks < 8) graph = expert_chunks(graph, 2);
   graph = pieces(graph, one_of(1, 3));
@@ -113,6 +116,21 @@ TEST(TrainingSchedules, OverlappedHoldsLittleMoreThanBlocking) {
         before = peak;
       }
     }
+  }
+}
+
+TEST(TrainingSchedules, RouterLossesDelayNothing) {
+  for (const char* preset : {"standard", "farskip"}) {
+    auto step = [&](const RouterLosses& losses) {
+      const Graph graph = backward("deepseek-v3", 4, preset, 8, RecomputeKind::none, losses);
+      Durations durations = plain_durations(graph);
+      for (const Op& op : graph.ops()) {
+        if (op.kind == OpKind::all_reduce) durations[op.id] += 50e-6;
+      }
+      return evaluate(graph, overlapped_schedule(graph, durations), durations, {}).step;
+    };
+    const double without = step({});
+    EXPECT_LE(step({.balance = 0.01, .z = 0.001}), 1.002 * without) << preset;
   }
 }
 

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "../base/error_of.h"
 #include "../base/temporary_folder.h"
 #include "farskip/base/error.h"
 #include "farskip/base/files.h"
@@ -25,14 +26,7 @@ class RunMetricsFile : public testing::Test {
   }
   template <typename Expected>
   std::string error(const std::string& content) const {
-    try {
-      read(content);
-    } catch (const Expected& error) {
-      return error.what();
-    } catch (const std::exception& error) {
-      return std::string("another error: ") + error.what();
-    }
-    return "no error";
+    return error_of<Expected>([&] { read(content); });
   }
 
   const TemporaryFolder folder_;

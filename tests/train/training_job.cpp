@@ -2,30 +2,14 @@
 
 #include <numeric>
 
+#include "../io/learnable_text.h"
 #include "farskip/base/files.h"
-#include "farskip/base/random.h"
 #include "farskip/comm/local.h"
 #include "farskip/train/manifest.h"
 #include "farskip/train/training_plan.h"
 
 namespace farskip::testing {
 namespace {
-
-constexpr int64_t vocabulary = 512;
-
-void write_text(const std::filesystem::path& path, int64_t count, uint64_t seed) {
-  write_token_file(path, {.vocabulary = vocabulary, .end_of_document = 0}, [&](TokenSink& sink) {
-    Random random(seed);
-    std::vector<int32_t> ids;
-    int64_t id = 1;
-    for (int64_t i = 0; i < count; ++i) {
-      id =
-          random.below(8) == 0 ? 1 + static_cast<int64_t>(random.below(60)) : 1 + (id * 7 + 3) % 60;
-      ids.push_back(static_cast<int32_t>(id));
-    }
-    sink.add_document(ids, static_cast<uint64_t>(count));
-  });
-}
 
 class Recorder final : public TrainObserver {
  public:
@@ -45,13 +29,13 @@ class Recorder final : public TrainObserver {
 
 }  // namespace
 
-TrainingJob::TrainingJob() {
-  const std::filesystem::path model = std::filesystem::path(FARSKIP_SOURCE_DIR) / "tests" /
-                                      "fixtures" / "deepseek_v2" / "config.json";
+TrainingJob::TrainingJob(const std::string& fixture) {
+  const std::filesystem::path model =
+      std::filesystem::path(FARSKIP_SOURCE_DIR) / "tests" / "fixtures" / fixture / "config.json";
   model_text_ = read_file(model);
   model_ = read_model_config(model);
-  write_text(folder() / "train.tokens", 20000, 1);
-  write_text(folder() / "valid.tokens", 2000, 2);
+  write_learnable_text(folder() / "train.tokens", 20000, 1);
+  write_learnable_text(folder() / "valid.tokens", 2000, 2);
 }
 
 TrainConfig TrainingJob::config(const std::string& name) const {

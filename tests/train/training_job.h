@@ -13,7 +13,8 @@ namespace farskip::testing {
 // before it, but for one in eight.
 class TrainingJob {
  public:
-  TrainingJob();
+  // `fixture`: whose model it is.
+  explicit TrainingJob(const std::string& fixture = "deepseek_v2");
 
   const std::filesystem::path& folder() const { return folder_.path(); }
   // Settings of a run into the sub-folder `name`.

@@ -20,7 +20,8 @@ class Stream {
  public:
   explicit Stream(std::string_view content = {}) : file_(std::tmpfile(), std::fclose) {
     require(file_ != nullptr);
-    require(std::fwrite(content.data(), 1, content.size(), file_.get()) == content.size());
+    const size_t size = content.size();
+    require(size == 0 || std::fwrite(content.data(), 1, size, file_.get()) == size);
     require(std::fflush(file_.get()) == 0);
     std::rewind(file_.get());
   }

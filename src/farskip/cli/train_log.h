@@ -12,10 +12,10 @@ namespace farskip {
 // What a training run tells: lines on stdout, and metrics.jsonl and config.json in its folder.
 class TrainLog final : public TrainObserver {
  public:
-  // peak_flops: of all ranks' hardware, 0 where it is not known. On the process of rank 0 makes the
-  // run's folder. Throws FileError.
+  // peak_flops: of all ranks' hardware, 0 where it is not known.
   TrainLog(const TrainConfig& config, const Ranks& ranks, double peak_flops);
 
+  // Makes the run's folder. Throws FileError, as what writes to it.
   void started(int64_t parameters, int64_t first_step, const std::string& graph) override;
   void reported(const TrainReport& report) override;
   void validated(int64_t step, double loss) override;

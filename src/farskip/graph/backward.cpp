@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "farskip/graph/step_outputs.h"
+
 namespace farskip {
 
 ValueId Backward::gradient_of(ValueId value, int layer) {
@@ -32,6 +34,13 @@ void Backward::add_weight_gradient(OpKind kind, const Attributes& attributes,
   std::vector<ValueId> gradients;
   for (ValueId id : parameters) gradients.push_back(accumulator(id));
   builder_.set_accumulates(builder_.add_op(kind, attributes, inputs, {}), gradients);
+}
+
+ValueId Backward::sum_router_losses() {
+  if (router_losses_.size() < 2) return router_losses_.empty() ? none : router_losses_[0];
+  const ValueId sum = add_like(router_losses_[0], step_outputs::router_losses);
+  builder_.add_op(OpKind::sum, {}, router_losses_, {sum});
+  return sum;
 }
 
 ValueId Backward::accumulator(ValueId parameter) {

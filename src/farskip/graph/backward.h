@@ -8,13 +8,21 @@
 
 namespace farskip {
 
+// What routers' own losses are computed from besides their logits.
+struct RouterLossInputs {
+  ValueId label_count = none;
+  ValueId expert_loads = none;  // of all ranks; none: not counted
+};
+
 // The backward step as it grows: which gradients are known so far, and of what they are sums. Ops
 // and values are those of the new graph.
 class Backward {
  public:
-  Backward(GraphBuilder& builder, DType gradients) : builder_(builder), gradients_(gradients) {}
+  Backward(GraphBuilder& builder, DType gradients, const RouterLossInputs& router_loss_inputs)
+      : builder_(builder), gradients_(gradients), router_loss_inputs_(router_loss_inputs) {}
 
   GraphBuilder& builder() { return builder_; }
+  const RouterLossInputs& router_loss_inputs() const { return router_loss_inputs_; }
 
   // `gradient` is one term of the gradient by `value`. Values that nothing is to be learned of
   // (inputs, integers) may be given one; it is never asked for.
@@ -32,11 +40,18 @@ class Backward {
                            const std::vector<ValueId>& inputs,
                            const std::vector<ValueId>& parameters);
 
+  // A router's own losses, fp32 [router_loss_count], and their sum over routers so far: none
+  // without any.
+  void add_router_losses(ValueId losses) { router_losses_.push_back(losses); }
+  ValueId sum_router_losses();
+
  private:
   ValueId accumulator(ValueId parameter);
 
   GraphBuilder& builder_;
   const DType gradients_;
+  const RouterLossInputs router_loss_inputs_;
+  std::vector<ValueId> router_losses_;
   std::map<ValueId, std::vector<ValueId>> terms_;
   std::map<ValueId, ValueId> accumulators_;  // by parameter
 };

@@ -8,6 +8,7 @@
 #include "farskip/graph/build_routed.h"
 #include "farskip/graph/build_values.h"
 #include "farskip/graph/residual.h"
+#include "farskip/graph/step_outputs.h"
 
 namespace farskip {
 namespace {
@@ -33,6 +34,10 @@ void check_spec(const ModelConfig& model, const Connectivity& connectivity, cons
   }
   if (spec.end == StepEnd::loss && spec.head != HeadRows::all) {
     throw GraphError("a loss is of all rows", {.where = "head"});
+  }
+  if (spec.data_parallel < 1) {
+    throw GraphError("there is at least one set of ranks",
+                     {.where = "data_parallel", .found = std::to_string(spec.data_parallel)});
   }
   if (!(spec.tokens >= 0) || !(spec.sequences >= 0) || !(spec.imbalance >= 1)) {
     throw GraphError("sizes of the step make no sense",
@@ -211,7 +216,35 @@ class ForwardBuilder {
     const bool tied = model_.tied_embeddings && vocabulary == model_.vocabulary;
     const ValueId table = step_.parameter(tied ? "embedding" : "head", {vocabulary, model_.hidden});
     builder_.add_op(OpKind::head, step_.at(0), {normed, table}, {logits});
-    builder_.add_output(spec_.end == StepEnd::loss ? add_loss(logits) : logits);
+    if (spec_.end == StepEnd::logits) return builder_.add_output(logits);
+    const bool counts_loads = spec_.expert_loads || spec_.router_losses.balance != 0;
+    const ValueId loads = counts_loads ? add_expert_loads() : none;
+    builder_.add_output(add_loss(logits));
+    if (loads != none) builder_.add_output(loads);
+  }
+
+  // Of all layers at once, when the last of them is known: a single small collective, which has the
+  // head to hide behind.
+  ValueId add_expert_loads() {
+    std::vector<ValueId> chosen;
+    for (int id = 0; id < builder_.op_count(); ++id) {
+      const Op& op = builder_.op(id);
+      if (op.kind == OpKind::router) chosen.push_back(op.outputs[0]);
+    }
+    if (chosen.empty()) return none;
+    const Value loads{.name = step_outputs::expert_loads,
+                      .dtype = DType::int64,
+                      .shape = {{static_cast<int64_t>(chosen.size())},
+                                {model_.router.experts + model_.router.zero_experts}}};
+    const ValueId own = builder_.add_value(loads);
+    Attributes attributes = step_.at(0);
+    builder_.add_op(OpKind::expert_loads, attributes, chosen, {own});
+    attributes.ranks = spec_.ranks * spec_.data_parallel;
+    attributes.wire = DType::int64;
+    if (attributes.ranks == 1) return own;
+    const ValueId all = builder_.add_value(loads);
+    builder_.add_op(OpKind::all_reduce, attributes, {own}, {all});
+    return all;
   }
 
   ValueId add_loss(ValueId logits) {
@@ -219,7 +252,7 @@ class ForwardBuilder {
     Value count{.name = "label_count", .dtype = DType::float32, .shape = {{1}}};
     labels.kind = count.kind = ValueKind::input;
     const ValueId loss =
-        builder_.add_value({.name = "loss", .dtype = DType::float32, .shape = {{1}}});
+        builder_.add_value({.name = step_outputs::loss, .dtype = DType::float32, .shape = {{1}}});
     builder_.add_op(OpKind::loss, step_.at(0),
                     {logits, builder_.add_value(labels), builder_.add_value(count)}, {loss});
     return loss;

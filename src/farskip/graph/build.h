@@ -33,7 +33,8 @@ enum class StepEnd {
 // they set costs, never structure.
 struct StepSpec {
   ParallelForm form = ParallelForm::expert_all_to_all;
-  int ranks = 1;
+  int ranks = 1;                 // that share out the experts
+  int data_parallel = 1;         // such sets of ranks
   double tokens = 0;             // per rank
   double sequences = 1;          // per rank
   double context = 0;            // mean sequence length; 0: tokens / sequences
@@ -44,14 +45,18 @@ struct StepSpec {
   double imbalance = 1.0;  // most loaded rank over the mean; scales received rows
   HeadRows head = HeadRows::all;
   StepEnd end = StepEnd::logits;
+  // Of a step that ends in a loss: an output more, and losses that differentiate adds to it.
+  bool expert_loads = false;  // implied by a balance loss
+  RouterLosses router_losses;
 };
 
 // The forward step of one rank. Symbol 0.. hold the batch (see Symbol). Inputs are the values
 // "input_ids" and "positions" [tokens] int64; the output is what the step ends in. For a loss,
 // inputs are also "labels" [tokens] int64, the token that should follow each, -100 for none, and
 // "label_count" fp32 [1], of all ranks: so the ranks' losses add up to the mean over all labels.
-// Throws GraphError (ranks < 1, experts < ranks, connectivity for another model, a wire that is
-// neither dtype nor float8_e4m3, a loss of anything but all rows).
+// Outputs have the names of step_outputs.h. Throws GraphError (ranks < 1, experts < ranks,
+// connectivity for another model, a wire that is neither dtype nor float8_e4m3, a loss of anything
+// but all rows).
 Graph build_forward(const ModelConfig& model, const Connectivity& connectivity,
                     const StepSpec& spec);
 

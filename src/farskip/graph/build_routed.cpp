@@ -1,5 +1,8 @@
 #include "farskip/graph/build_routed.h"
 
+#include <algorithm>
+#include <span>
+
 #include "farskip/model/routing_statistics.h"
 
 namespace farskip {
@@ -28,6 +31,14 @@ class RoutedBuilder {
     a.top_k = router.top_k;
     a.groups = router.groups;
     a.kept_groups = router.kept_groups;
+    return a;
+  }
+
+  Attributes router_attributes(int layer) const {
+    Attributes a = routing_attributes(layer);
+    const auto before = std::span(model_.layers).first(static_cast<size_t>(layer - 1));
+    a.router = static_cast<int>(std::ranges::count_if(before, &LayerKind::routed));
+    a.router_losses = spec_.router_losses;
     return a;
   }
 
@@ -67,7 +78,7 @@ class RoutedBuilder {
     Routing out{};
     out.chosen = builder_.add_value(step_.rows("chosen experts", {r.top_k}, DType::int64));
     out.weights = builder_.add_value(step_.rows("routing weights", {r.top_k}, DType::float32));
-    builder_.add_op(OpKind::router, attributes, inputs, {out.chosen, out.weights});
+    builder_.add_op(OpKind::router, router_attributes(layer), inputs, {out.chosen, out.weights});
     auto slots = [&](const char* name) {
       return builder_.add_value(
           {.name = name, .dtype = DType::int64, .shape = {{r.top_k, step_.tokens}}});

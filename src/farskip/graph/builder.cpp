@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <bit>
 #include <string>
 
 #include "farskip/base/error.h"
@@ -25,11 +26,31 @@ class Fingerprint {
 };
 
 void add_attributes(Fingerprint& print, const Attributes& a) {
-  for (int number : {a.layer, a.micro_batch, a.chunk, a.chunks, a.piece, a.pieces, a.bucket,
-                     a.again ? 1 : 0, static_cast<int>(a.routing), static_cast<int>(a.dispatch),
-                     a.ranks, static_cast<int>(a.wire), a.experts, a.top_k, a.groups, a.kept_groups,
-                     a.heads, a.qk_head_dim, a.value_head_dim}) {
+  for (int number : {a.layer,
+                     a.micro_batch,
+                     a.chunk,
+                     a.chunks,
+                     a.piece,
+                     a.pieces,
+                     a.bucket,
+                     a.again ? 1 : 0,
+                     static_cast<int>(a.routing),
+                     static_cast<int>(a.dispatch),
+                     a.ranks,
+                     static_cast<int>(a.wire),
+                     a.experts,
+                     a.top_k,
+                     a.groups,
+                     a.kept_groups,
+                     a.heads,
+                     a.qk_head_dim,
+                     a.value_head_dim,
+                     a.router}) {
     print.add(number);
+  }
+  for (double coefficient :
+       {a.router_losses.balance, a.router_losses.sequence_balance, a.router_losses.z}) {
+    print.add(std::bit_cast<int64_t>(coefficient));
   }
 }
 

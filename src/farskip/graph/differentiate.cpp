@@ -9,10 +9,10 @@ namespace farskip {
 namespace {
 
 void check_forward(const Graph& graph) {
-  const bool loss = graph.outputs().size() == 1 &&
+  const bool loss = !graph.outputs().empty() &&
                     graph.op(graph.value(graph.outputs()[0]).producer).kind == OpKind::loss;
   if (!loss) {
-    throw GraphError("only a step that ends in one loss has a backward",
+    throw GraphError("only a step that ends in a loss has a backward",
                      {.where = graph.description(), .hint = "build it with StepEnd::loss"});
   }
   for (const Op& op : graph.ops()) {
@@ -21,12 +21,12 @@ void check_forward(const Graph& graph) {
       throw GraphError("a rewritten step can not be differentiated",
                        {.where = graph.description(), .hint = "differentiate first"});
     }
-    if (op.kind == OpKind::all_reduce || a.dispatch == DispatchForm::per_rank) {
-      throw UnsupportedError(
-          "no backward step for this form",
-          {.where = graph.description(),
-           .expected = "tokens split over ranks, dispatched per expert",
-           .found = op.kind == OpKind::all_reduce ? "tokens on every rank" : "per-rank dispatch"});
+    const bool replicated = op.kind == OpKind::all_reduce && a.layer > 0;
+    if (replicated || a.dispatch == DispatchForm::per_rank) {
+      throw UnsupportedError("no backward step for this form",
+                             {.where = graph.description(),
+                              .expected = "tokens split over ranks, dispatched per expert",
+                              .found = replicated ? "tokens on every rank" : "per-rank dispatch"});
     }
   }
 }
@@ -42,11 +42,19 @@ Graph differentiate(const Graph& forward, DType gradients) {
     saved.push_back(values.size());
     copier.copy(op, op.attributes, values);
   }
-  Backward backward(copier.builder(), gradients);
+  GraphBuilder& builder = copier.builder();
+  const std::vector<ValueId> outputs = copier.map(forward.outputs());
+  const Op& loss = builder.op(builder.value(outputs[0]).producer);
+  Backward backward(
+      builder, gradients,
+      {.label_count = loss.inputs.at(2), .expert_loads = outputs.size() > 1 ? outputs[1] : none});
   for (const Op& op : forward.ops() | std::views::reverse) {
-    add_gradients(backward, copier.builder().op(op.id), saved[op.id]);
+    add_gradients(backward, builder.op(op.id), saved[op.id]);
   }
-  return copier.finish();
+  for (ValueId output : outputs) builder.add_output(output);
+  const ValueId losses = backward.sum_router_losses();
+  if (losses != none) builder.add_output(losses);
+  return builder.finish();
 }
 
 OpId last_forward_op(const Graph& step) {

@@ -4,8 +4,10 @@
 
 namespace farskip {
 
-// The backward step behind a forward one that ends in a loss: the same ops, and the gradient of the
-// loss by every parameter, as values of kind gradient that ops add to. Output: the loss.
+// The backward step behind a forward one that ends in a loss: the same ops, and the gradient by
+// every parameter of the loss and of the routers' own losses, as values of kind gradient that ops
+// add to. Outputs: those of the forward step, and the routers' losses where there are any
+// (step_outputs.h).
 //
 // Input gradients, which communication waits for, and weight gradients, which fill its gaps, are
 // ops of their own; what both need is a value between them, so nothing is computed twice. Forward

@@ -4,6 +4,7 @@
 
 #include "farskip/base/error.h"
 #include "farskip/graph/backward.h"
+#include "farskip/graph/step_outputs.h"
 
 namespace farskip {
 namespace {
@@ -159,7 +160,7 @@ class Rule {
 
   // `saved_` are the products with gate and up.
   std::vector<ValueId> add_mlp_deltas() {
-    const Value& products = builder_.value(saved_[0]);
+    const Value products = builder_.value(saved_[0]);  // a copy: adding values moves the builder's
     const int64_t width = products.shape[1].size / 2;
     return {backward_.add_like(saved_[0], "delta"),
             backward_.add_rows(saved_[0], "activated", width, products.dtype)};
@@ -185,8 +186,24 @@ class Rule {
   void router() {
     if (at_.routing != RoutingMode::model) return;
     const ValueId delta = backward_.add_like(saved_[0], "delta");
-    input_gradient(OpKind::router_gradient, {d_[1], out_[0], saved_[0], in_[1]}, in_[0], {delta});
+    std::vector<ValueId> inputs = {d_[1], out_[0], saved_[0], in_[1]};
+    if (at_.router_losses.any()) inputs.push_back(add_router_loss());
+    input_gradient(OpKind::router_gradient, inputs, in_[0], {delta});
     weights(OpKind::linear_weight_gradient, {delta, in_[0]}, {in_[1]});
+  }
+
+  // What the router's own losses add to the gradient by its logits: known long before the rest.
+  ValueId add_router_loss() {
+    const RouterLossInputs& known = backward_.router_loss_inputs();
+    std::vector<ValueId> inputs = {saved_[0], out_[0], known.label_count};
+    if (at_.router_losses.balance != 0) inputs.push_back(known.expert_loads);
+    const ValueId gradient = backward_.add_like(saved_[0], "gradient");
+    const ValueId losses = builder_.add_value({.name = step_outputs::router_losses,
+                                               .dtype = DType::float32,
+                                               .shape = {{router_loss_count}}});
+    builder_.add_op(OpKind::router_loss, at_, inputs, {gradient, losses});
+    backward_.add_router_losses(losses);
+    return gradient;
   }
 
   // in: rows, slots, counts. The plan made the slots, and their inverse.

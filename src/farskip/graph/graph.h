@@ -7,6 +7,7 @@
 
 #include "farskip/base/lane.h"
 #include "farskip/model/packet.h"
+#include "farskip/model/router_losses.h"
 
 namespace farskip {
 
@@ -95,6 +96,7 @@ enum class OpKind {
   dense_mlp,          // normed rows, weights -> rows
   join,               // parts -> the whole they lie in; no work
   all_reduce,         // partial rows -> summed rows
+  expert_loads,       // chosen experts of every router -> tokens of each expert
   final_norm,         // rows, weight -> rows
   head,               // rows, weight -> logits
   loss,               // logits, labels, label count -> this rank's share of the loss
@@ -106,12 +108,14 @@ enum class OpKind {
   attention_core_gradient,     // d outputs, q, k, v, outputs, saved -> d q, k, v
   mlp_gradient,                // d rows out, saved, weights -> d rows in, deltas, activated
   experts_gradient,            // the same, with rows per expert
-  router_gradient,             // d routing weights, chosen, saved, weight -> d rows, d logits
-  unpermute_gradient,          // d routed output, inverse order, weights -> d rows
-  routing_weights_gradient,    // d routed output, rows, inverse order -> d routing weights
-  permute_gradient,            // d rows to send, inverse order -> d normed rows
-  combine_gradient,            // d combined rows, counts -> d expert rows (all-to-all)
-  dispatch_gradient,           // d received rows, counts -> d rows to send (all-to-all)
+  router_loss,         // saved logits, chosen, label count [, expert loads] -> d logits, losses
+  router_gradient,     // d routing weights, chosen, saved, weight [, more d logits] -> d rows, d
+                       // logits
+  unpermute_gradient,  // d routed output, inverse order, weights -> d rows
+  routing_weights_gradient,  // d routed output, rows, inverse order -> d routing weights
+  permute_gradient,          // d rows to send, inverse order -> d normed rows
+  combine_gradient,          // d combined rows, counts -> d expert rows (all-to-all)
+  dispatch_gradient,         // d received rows, counts -> d rows to send (all-to-all)
   // These add to the gradients of parameters.
   linear_weight_gradient,             // d rows out, rows in
   norm_weight_gradient,               // d normed rows, rows
@@ -159,7 +163,9 @@ struct Attributes {
   int ranks = 1;
   DType wire = DType::float32;  // dtype on the wire; float8_e4m3 carries a scale per 128 values
   int experts = 0, top_k = 0, groups = 1, kept_groups = 1;
-  double context = 0;  // attention_core: mean sequence length; a query sees half of it
+  int router = 0;              // routers: how many there are in the layers before
+  RouterLosses router_losses;  // routers: added to the loss that gradients are of
+  double context = 0;          // attention_core: mean sequence length; a query sees half of it
   int heads = 0, qk_head_dim = 0, value_head_dim = 0;
   bool operator==(const Attributes&) const = default;
 };

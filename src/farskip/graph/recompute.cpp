@@ -164,10 +164,12 @@ RecomputeKind recompute_kind(std::string_view name) {
 
 Graph recompute(const Graph& backward, RecomputeKind kind) {
   const auto outputs = backward.outputs();
-  const OpId loss = outputs.size() == 1 ? backward.value(outputs[0]).producer : none;
+  const OpId loss = !outputs.empty() ? backward.value(outputs[0]).producer : none;
   const bool differentiated = loss != none && backward.op(loss).kind == OpKind::loss &&
                               loss + 1 < static_cast<OpId>(backward.ops().size());
   require_for_rewrite(differentiated, "recompute", "a step with a backward pass",
+                      backward.description());
+  require_for_rewrite(backward.micro_batches() == 1, "recompute", "a graph before other rewrites",
                       backward.description());
   for (const Op& op : backward.ops()) {
     const Attributes& a = op.attributes;

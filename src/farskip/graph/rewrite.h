@@ -9,7 +9,8 @@ namespace farskip {
 // merge_reductions, expert_chunks, pieces.
 
 // Two micro-batches of half the sequences each, all ops twice, independent of each other. Changes
-// rounding only where a kernel's bits depend on its number of rows.
+// rounding only where a kernel's bits depend on its number of rows. Expert loads are counted over
+// both.
 Graph two_batch(const Graph& graph);
 
 // AR(x) + AR(y) -> AR(x + y) where both feed only the same sum, side by side: then neither is read

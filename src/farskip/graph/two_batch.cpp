@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -26,12 +27,17 @@ class TwoBatch {
     std::vector<ValueId> first(values_), second(values_);
     std::vector<OpId> first_ops, second_ops;  // by what they are copies of
     for (const Op& op : graph_.ops()) {
-      first_ops.push_back(copy(op, 0, first, first_ops));
-      second_ops.push_back(copy(op, 1, second, second_ops));
+      if (is_of_both(op)) {
+        first_ops.push_back(copy_for_both(op, first, second));
+        second_ops.push_back(first_ops.back());
+      } else {
+        first_ops.push_back(copy(op, 0, first, first_ops));
+        second_ops.push_back(copy(op, 1, second, second_ops));
+      }
     }
     for (ValueId id : graph_.outputs()) {
       builder_.add_output(first.at(id));
-      builder_.add_output(second.at(id));
+      if (values_[id] == none) builder_.add_output(second.at(id));
     }
     builder_.set_micro_batches(2);
     builder_.set_keeps_bits(false);
@@ -69,6 +75,28 @@ class TwoBatch {
     return mapped[old] = builder_.add_value(copy);
   }
 
+  // Loads are counted over both halves, so that losses of them stay what they are; what reads
+  // nothing but them is of both too.
+  bool is_of_both(const Op& op) const {
+    return op.kind == OpKind::expert_loads ||
+           (!op.inputs.empty() && std::ranges::all_of(op.inputs, [&](ValueId id) {
+             return graph_.value(id).kind == ValueKind::activation && values_[id] != none;
+           }));
+  }
+
+  OpId copy_for_both(const Op& op, std::vector<ValueId>& first, std::vector<ValueId>& second) {
+    std::vector<ValueId> inputs, outputs;
+    for (ValueId id : op.inputs) inputs.push_back(first.at(id));
+    if (op.kind == OpKind::expert_loads) {
+      for (ValueId id : op.inputs) inputs.push_back(second.at(id));
+    }
+    for (ValueId id : op.outputs) {
+      values_[id] = builder_.add_value(graph_.value(id));
+      outputs.push_back(first[id] = second[id] = values_[id]);
+    }
+    return builder_.add_op(op.kind, op.attributes, inputs, outputs);
+  }
+
   // `copied`: of the same micro-batch so far.
   OpId copy(const Op& op, int micro_batch, std::vector<ValueId>& mapped,
             const std::vector<OpId>& copied) {
@@ -91,7 +119,7 @@ class TwoBatch {
   const Graph& graph_;
   GraphBuilder builder_;
   std::vector<SymbolId> symbols_;  // of the second micro-batch
-  std::vector<ValueId> values_;    // parameters and gradients, which both share
+  std::vector<ValueId> values_;    // that both share: parameters, gradients, loads
 };
 
 }  // namespace

@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <map>
 #include <set>
+#include <string_view>
 
 #include "farskip/base/error.h"
 #include "farskip/graph/copier.h"
+#include "farskip/graph/step_outputs.h"
 
 namespace farskip {
 namespace {
@@ -25,9 +27,12 @@ std::map<std::string, std::vector<ValueId>> by_name(const Graph& graph, ValueKin
   return named;
 }
 
-int ranks_of(const Graph& graph) {
+// Ranks that share out the experts.
+int expert_ranks_of(const Graph& graph) {
   int ranks = 1;
-  for (const Op& op : graph.ops()) ranks = std::max(ranks, op.attributes.ranks);
+  for (const Op& op : graph.ops()) {
+    if (is_among_experts(op.kind)) ranks = std::max(ranks, op.attributes.ranks);
+  }
   return ranks;
 }
 
@@ -37,7 +42,7 @@ class UpdateBuilder {
       : graph_(graph),
         buckets_(buckets),
         ranks_(ranks),
-        expert_ranks_(ranks_of(graph)),
+        expert_ranks_(expert_ranks_of(graph)),
         copier_(graph, true, "update"),
         builder_(copier_.builder()),
         gradients_(by_name(graph, ValueKind::gradient)),
@@ -46,12 +51,17 @@ class UpdateBuilder {
   Graph run() {
     check();
     for (const Op& op : graph_.ops()) copier_.copy(op);
-    const ValueId loss = reduce(sum_losses());
+    const ValueId loss = reduce(sum_outputs(step_outputs::loss));
+    const ValueId router_losses = reduce(sum_outputs(step_outputs::router_losses));
+    const ValueId loads = sum_outputs(step_outputs::expert_loads);  // over all ranks already
     for (size_t i = 0; i < buckets_.size(); ++i) add_reduction(i);
     const ValueId squares = add_norm();
     for (size_t i = 0; i < buckets_.size(); ++i) add_bucket_update(i, squares);
     builder_.add_output(loss);
     builder_.add_output(squares);
+    for (ValueId id : {loads, router_losses}) {
+      if (id != none) builder_.add_output(id);
+    }
     return builder_.finish();
   }
 
@@ -81,23 +91,29 @@ class UpdateBuilder {
     }
   }
 
-  // A rank's loss is the sum over its micro-batches.
-  ValueId sum_losses() {
-    std::vector<ValueId> losses;
-    for (ValueId id : graph_.outputs()) losses.push_back(copier_.map(id));
-    if (losses.size() == 1) return losses[0];
-    return add_scalar(OpKind::sum, losses, "loss");
+  // What a rank's micro-batches have under this name; none if the step has no such output.
+  ValueId sum_outputs(std::string_view name) {
+    std::vector<ValueId> outputs;
+    for (ValueId id : graph_.outputs()) {
+      if (graph_.value(id).name == name) outputs.push_back(copier_.map(id));
+    }
+    if (outputs.size() < 2) return outputs.empty() ? none : outputs[0];
+    return add_like(OpKind::sum, outputs);
   }
 
-  ValueId add_scalar(OpKind kind, const std::vector<ValueId>& inputs, const char* name) {
-    const ValueId out = builder_.add_value({.name = name, .dtype = DType::float32, .shape = {{1}}});
+  // Summed over ranks.
+  ValueId reduce(ValueId value) {
+    if (ranks_ == 1 || value == none) return value;
+    return add_like(OpKind::all_reduce, {value});
+  }
+
+  // An op whose output is like its first input.
+  ValueId add_like(OpKind kind, const std::vector<ValueId>& inputs) {
+    const Value& first = builder_.value(inputs[0]);
+    const ValueId out =
+        builder_.add_value({.name = first.name, .dtype = first.dtype, .shape = first.shape});
     builder_.add_op(kind, {.ranks = ranks_}, inputs, {out});
     return out;
-  }
-
-  ValueId reduce(ValueId scalar) {
-    if (ranks_ == 1) return scalar;
-    return add_scalar(OpKind::all_reduce, {scalar}, builder_.value(scalar).name.c_str());
   }
 
   Attributes at(size_t bucket) const {
@@ -166,7 +182,10 @@ class UpdateBuilder {
     std::vector<ValueId> all;
     for (const auto& gradients : reduced_)
       all.insert(all.end(), gradients.begin(), gradients.end());
-    return reduce(add_scalar(OpKind::gradient_norm, all, "squares"));
+    const ValueId squares = builder_.add_value(
+        {.name = step_outputs::squares, .dtype = DType::float32, .shape = {{1}}});
+    builder_.add_op(OpKind::gradient_norm, {.ranks = ranks_}, all, {squares});
+    return reduce(squares);
   }
 
   void add_bucket_update(size_t bucket, ValueId squares) {

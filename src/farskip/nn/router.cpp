@@ -2,6 +2,7 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/ones_like.h>
 
 #include <algorithm>
 #include <cmath>
@@ -215,6 +216,16 @@ Routing choose_experts(const RouterConfig& config, const at::Tensor& logits,
                  chosen + token * config.top_k, weights + token * config.top_k);
   }
   return routing;
+}
+
+void expert_loads_out(const at::Tensor& loads, std::span<const at::Tensor> experts) {
+  require_shape(loads, {-1, -1}, "expert loads");
+  require_dtype(loads, at::kLong, "expert loads");
+  at::Tensor(loads).zero_();
+  for (size_t i = 0; i < experts.size(); ++i) {
+    const at::Tensor ids = experts[i].reshape({-1});
+    loads[static_cast<int64_t>(i) % loads.size(0)].scatter_add_(0, ids, at::ones_like(ids));
+  }
 }
 
 Routing route(const RouterConfig& config, const at::Tensor& x, const at::Tensor& weight,

@@ -2,6 +2,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <span>
+
 #include "farskip/model/config.h"
 
 namespace farskip {
@@ -28,6 +30,10 @@ Routing choose_experts(const RouterConfig& config, const at::Tensor& logits,
 // choose_experts(router_logits(...)).
 Routing route(const RouterConfig& config, const at::Tensor& x, const at::Tensor& weight,
               const at::Tensor& correction_bias);
+
+// Counts the tokens of each expert: `experts`, int64 [T, k] of each of several routers, of one or
+// more parts of their tokens in turn, into `loads` int64 [routers, experts]. Ids must be in range.
+void expert_loads_out(const at::Tensor& loads, std::span<const at::Tensor> experts);
 
 // Routing without a router, for measuring: T * k slots dealt to the experts in turn, starting at
 // `offset`, so that their loads differ by at most one, a token's experts are distinct and lie far

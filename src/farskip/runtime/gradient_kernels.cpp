@@ -10,6 +10,7 @@
 #include "farskip/nn/norm_gradient.h"
 #include "farskip/nn/permutation_gradient.h"
 #include "farskip/nn/router_gradient.h"
+#include "farskip/nn/router_losses.h"
 #include "farskip/runtime/kernels.h"
 
 namespace farskip {
@@ -135,9 +136,21 @@ void run_experts_weight_gradient(const KernelContext& context, Inputs in, Output
                           counts_of_chunk(context, in[4]));
 }
 
+// in: logits, chosen experts, label count [, loads of all routers].
+void run_router_loss(const KernelContext& context, Inputs in, Outputs out) {
+  const Attributes& a = context.op.attributes;
+  const at::Tensor loads = in.size() > 3 ? in[3].select(0, a.router) : at::Tensor();
+  RouterLossGradient made = router_losses(context.model.router, a.router_losses,
+                                          {in[0], in[1], loads}, in[2], context.lengths);
+  deliver(out[0], std::move(made.d_logits));
+  deliver(out[1], std::move(made.losses));
+}
+
+// in: d routing weights, chosen experts, logits, weight [, what else logits' gradient is made of].
 void run_router_gradient(const KernelContext& context, Inputs in, Outputs out) {
   const RouterConfig& config = context.model.router;
   at::Tensor d_logits = routing_weights_to_logits_gradient(config, in[0], in[1], in[2]);
+  if (in.size() > 4) d_logits += in[4];
   deliver(out[0], router_input_gradient(config, d_logits, in[3], in[3].scalar_type()));
   deliver(out[1], std::move(d_logits));
 }
@@ -171,6 +184,7 @@ void add_gradient_kernels(KernelTable& table) {
   table.add(OpKind::mlp_products, run_mlp_products);
   table.add(OpKind::experts_products, making(run_experts_products));
   table.add(OpKind::experts_gradient, making(run_experts_gradient));
+  table.add(OpKind::router_loss, making(run_router_loss));
   table.add(OpKind::router_gradient, making(run_router_gradient));
   table.add(OpKind::unpermute_gradient, run_unpermute_gradient);
   table.add(OpKind::routing_weights_gradient, making(run_routing_weights_gradient));

@@ -62,6 +62,10 @@ void run_router(const KernelContext& context, Inputs in, Outputs out) {
   if (out.size() > 2) deliver(out[2], std::move(logits));
 }
 
+void run_expert_loads(const KernelContext&, Inputs in, Outputs out) {
+  expert_loads_out(out[0], in);
+}
+
 void run_plan(const KernelContext& context, Inputs in, Outputs out) {
   RoutingState& state = routing_state_of(context);
   const Attributes& a = context.op.attributes;
@@ -123,6 +127,7 @@ at::Tensor counts_of_chunk(const KernelContext& context, const at::Tensor& count
 void add_routing_kernels(KernelTable& table) {
   auto making = [](Kernel kernel) { return KernelEntry{.kernel = kernel, .makes_outputs = true}; };
   table.add(OpKind::router, making(run_router));
+  table.add(OpKind::expert_loads, run_expert_loads);
   table.add(OpKind::plan, making(run_plan));
   table.add(OpKind::permute, run_permute);
   table.add(OpKind::unpermute, run_unpermute);

@@ -48,7 +48,12 @@ Graph build_step(const ModelConfig& model, const Connectivity& connectivity, int
   spec.dispatch = form.dispatch;
   spec.routing = form.routing;
   spec.head = form.head;
+  spec.data_parallel = form.data_parallel;
   if (form.goal != StepGoal::logits) spec.end = StepEnd::loss;
+  if (form.goal == StepGoal::gradients) {
+    spec.expert_loads = form.expert_loads;
+    spec.router_losses = form.router_losses;
+  }
   Graph graph = build_forward(model, connectivity, spec);
   if (form.goal == StepGoal::gradients) {
     graph = recompute(differentiate(graph, dtype_of(form.gradients)), form.recompute);

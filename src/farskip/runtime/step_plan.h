@@ -16,7 +16,8 @@ namespace farskip {
 // What a step is for: gradients are those of the loss by all weights (differentiate.h).
 enum class StepGoal { logits, loss, gradients };
 
-// How a step is put together; none of it changes what is computed, but for rounding.
+// How a step is put together; but for the router losses none of it changes what is computed, but
+// for rounding.
 struct StepForm {
   std::string schedule = "overlapped";  // blocking, released or overlapped
   bool two_batch = false;
@@ -30,7 +31,9 @@ struct StepForm {
   int data_parallel = 1;  // sets of ranks that each share out all experts
   StepGoal goal = StepGoal::logits;
   at::ScalarType gradients = at::kFloat;          // dtype of the weights' gradients
-  RecomputeKind recompute = RecomputeKind::none;  // of a step for gradients
+  RecomputeKind recompute = RecomputeKind::none;  // of a step for gradients, as the next two
+  bool expert_loads = false;                      // see StepSpec
+  RouterLosses router_losses = {};
 };
 
 // A graph and a verified schedule of it.

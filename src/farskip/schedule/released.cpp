@@ -61,6 +61,7 @@ int stage_behind_loss(OpKind kind) {
       return 3;
     case OpKind::permute_gradient:
     case OpKind::router_gradient:
+    case OpKind::router_loss:
       return 4;
     default:
       return 6;

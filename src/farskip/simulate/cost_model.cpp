@@ -32,6 +32,7 @@ int kernels_of(OpKind kind) {
     case OpKind::shared_experts:
     case OpKind::dense_mlp:
     case OpKind::router:
+    case OpKind::router_loss:
     case OpKind::experts_gradient:
     case OpKind::mlp_gradient:
       return 3;

@@ -1,12 +1,16 @@
 #include "farskip/train/rank_trainer.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cmath>
 
 #include "farskip/comm/host_gather.h"
+#include "farskip/graph/step_outputs.h"
 #include "farskip/runtime/kernels.h"
+#include "farskip/train/expert_loads.h"
 #include "farskip/train/group_meeting.h"
 #include "farskip/train/update_kernels.h"
 
@@ -14,6 +18,32 @@ namespace farskip {
 namespace {
 
 constexpr Tag sum_tag = -10, meeting_tag = -11;
+
+// What the micro-batches of a step give out, added up.
+struct OutputSums {
+  std::vector<double> losses = std::vector<double>(1 + router_loss_count, 0.0);
+  double squares = 0;
+  at::Tensor expert_loads;
+
+  void add(const Graph& graph, const StepResult& result) {
+    for (size_t i = 0; i < result.outputs.size(); ++i) {
+      add(graph.value(graph.outputs()[i]).name, result.outputs[i].cpu());
+    }
+  }
+
+ private:
+  void add(const std::string& name, const at::Tensor& output) {
+    if (name == step_outputs::loss) {
+      losses[0] += output.item<double>();
+    } else if (name == step_outputs::router_losses) {
+      for (int i = 0; i < router_loss_count; ++i) losses[1 + i] += output[i].item<double>();
+    } else if (name == step_outputs::squares) {
+      squares = output.item<double>();
+    } else if (name == step_outputs::expert_loads) {
+      expert_loads = expert_loads.defined() ? expert_loads + output : output;
+    }
+  }
+};
 
 KernelTable training_kernels() {
   KernelTable table = step_kernels();
@@ -73,24 +103,38 @@ TrainingStep RankTrainer::step(const TrainingData& data, int64_t step) {
   state_.learning_rate = learning_rate(step, config_.steps, config_.rate());
   state_.update = step + 1;
   const int64_t parts = config_.micro_batches;
-  double earlier = 0;
-  TrainingStep result;
-  for (int64_t part = 0; part < parts; ++part) {
+  OutputSums sums;
+  for (int64_t part = 0; part + 1 < parts; ++part) {
     const Batch batch = batch_of_part(data, step, part);
-    if (part + 1 < parts) {
-      for (const at::Tensor& loss : accumulate_.run(plan_.accumulate.schedule, batch).outputs) {
-        earlier += loss.item<double>();
-      }
-    } else {
-      result.rank = update_.run(update_schedule_, batch);
-    }
+    sums.add(plan_.accumulate.graph, accumulate_.run(plan_.accumulate.schedule, batch));
   }
-  result.loss = result.rank.outputs.at(0).item<double>();
-  if (parts > 1) result.loss += sum_over_ranks({earlier})[0];
-  result.gradient_norm = std::sqrt(result.rank.outputs.at(1).item<double>());
+  if (parts > 1) sums.losses = sum_over_ranks(sums.losses);  // what an update step gives is summed
+  TrainingStep result;
+  result.rank = update_.run(update_schedule_, batch_of_part(data, step, parts - 1));
+  sums.add(plan_.update.graph, result.rank);
+  result.loss = sums.losses[0];
+  std::copy(sums.losses.begin() + 1, sums.losses.end(), result.router_losses.begin());
+  result.gradient_norm = std::sqrt(sums.squares);
   result.learning_rate = state_.learning_rate;
+  result.expert_loads = sums.expert_loads.defined()
+                            ? sums.expert_loads
+                            : at::zeros({0, model_.router.experts}, at::kLong);
+  if (std::isfinite(result.loss) && std::isfinite(result.gradient_norm)) {
+    update_correction_biases(result.expert_loads);
+  }
   last_ = result.rank.timeline;
   return result;
+}
+
+void RankTrainer::update_correction_biases(const at::Tensor& expert_loads) {
+  if (config_.bias_update_speed == 0) return;
+  int64_t router = 0;
+  for (int layer = 1; layer <= model_.layer_count(); ++layer) {
+    if (!model_.layers[static_cast<size_t>(layer - 1)].routed) continue;
+    const std::string bias = "layer." + std::to_string(layer) + ".router_bias";
+    update_correction_bias(store_.weights().at(bias), expert_loads[router++],
+                           config_.bias_update_speed);
+  }
 }
 
 double RankTrainer::validate(const TrainingData& data, int64_t sequences) {

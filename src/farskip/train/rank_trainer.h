@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <memory>
 #include <vector>
 
@@ -17,7 +18,10 @@ struct TrainingStep {
   double loss = 0;           // mean over the step's labels
   double gradient_norm = 0;  // before clipping; not finite: nothing was updated
   double learning_rate = 0;
-  StepResult rank;  // of the step's last micro-batch on this rank
+  // In the order of RouterLosses, as they were added to the loss that gradients are of.
+  std::array<double, router_loss_count> router_losses{};
+  at::Tensor expert_loads;  // int64 [routers, experts]: tokens of each over all ranks, on the CPU
+  StepResult rank;          // of the step's last micro-batch on this rank
 };
 
 // One rank of a training run: its parameters, and steps on them. Collective: every rank makes the
@@ -51,6 +55,8 @@ class RankTrainer {
  private:
   // Sums over ranks, in rank order.
   std::vector<double> sum_over_ranks(const std::vector<double>& own);
+
+  void update_correction_biases(const at::Tensor& expert_loads);
 
   Batch batch_of_part(const TrainingData& data, int64_t step, int64_t part) const;
 

@@ -1,15 +1,19 @@
 #include "farskip/train/train.h"
 
+#include <ATen/TensorOperators.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "farskip/base/error.h"
 #include "farskip/comm/ranks.h"
 #include "farskip/graph/cost.h"
 #include "farskip/model/fingerprint.h"
 #include "farskip/trace/metrics.h"
+#include "farskip/train/expert_loads.h"
 #include "farskip/train/rank_trainer.h"
 
 namespace farskip {
@@ -109,12 +113,14 @@ class RankRun {
 
   void report(int64_t step, int64_t done_here, const TrainingStep& done) {
     ++steps_since_;
+    loads_ = loads_.defined() ? loads_ + done.expert_loads : done.expert_loads;
     const bool first = done_here == 1, last = step == config_.steps;
     if (!first && !last && step % config_.log_every != 0) return;
     const std::chrono::duration<double> elapsed = Clock::now() - lap_;
     lap_ = Clock::now();
     const double per_second = static_cast<double>(steps_since_) / elapsed.count();
     steps_since_ = 0;
+    const at::Tensor loads = std::exchange(loads_, at::Tensor());
     if (!reports()) return;
     const OverlapMetrics metrics = measure_overlap(done.rank.timeline);
     const int64_t tokens = config_.sequences * config_.sequence_length;
@@ -124,6 +130,8 @@ class RankRun {
          .loss = done.loss,
          .learning_rate = done.learning_rate,
          .gradient_norm = done.gradient_norm,
+         .router_losses = done.router_losses,
+         .max_loads = max_over_mean_loads(loads),
          .tokens_per_second = per_second * static_cast<double>(tokens),
          .flops_per_second = per_second * step_flops(),
          .percent_overlapped = metrics.percent_overlapped,
@@ -187,13 +195,23 @@ class RankRun {
   std::optional<TrainingData> validation_;
   Clock::time_point lap_;
   int64_t steps_since_ = 0;
+  at::Tensor loads_;  // of the experts, over as many steps
 };
+
+void check_biases(const TrainConfig& config, const ModelConfig& model) {
+  if (config.bias_update_speed == 0 || model.router.correction_bias) return;
+  throw ConfigError("the model's routers have no correction bias",
+                    {.where = "bias_update_speed",
+                     .expected = "0",
+                     .hint = "a balance_loss works for every model"});
+}
 
 }  // namespace
 
 TrainResult train(const TrainConfig& config, const TrainInputs& inputs, TrainObserver& observer,
                   const std::atomic<bool>& stop) {
   check(config);
+  check_biases(config, inputs.model);
   const int ranks = inputs.groups.at(0)->size();
   const Placement placement = training_placement(config, inputs.model, ranks);
   const TrainingPlan plan = plan_training(inputs.model, inputs.connectivity, ranks, config);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <filesystem>
 #include <memory>
@@ -22,6 +23,9 @@ struct TrainReport {
   int64_t tokens = 0;  // trained on so far
   double loss = 0;     // of the last step, as the next two
   double learning_rate = 0, gradient_norm = 0;
+  std::array<double, router_loss_count> router_losses{};  // of the last step, as they were added
+  // Of each layer with experts, in order: the tokens of its most loaded one over the mean.
+  std::vector<double> max_loads;
   double tokens_per_second = 0;
   // Of all ranks, by the graph's formulas; what is computed again does not count.
   double flops_per_second = 0;

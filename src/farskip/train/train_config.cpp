@@ -1,9 +1,11 @@
 #include "farskip/train/train_config.h"
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "farskip/base/error.h"
@@ -38,6 +40,22 @@ std::vector<const char*> recompute_names() {
   return names;
 }
 
+void check_routers(const TrainConfig& config) {
+  bool any = false;
+  for (const auto& [setting, value] : {std::pair("balance_loss", config.balance_loss),
+                                       {"sequence_balance_loss", config.sequence_balance_loss},
+                                       {"router_z_loss", config.router_z_loss},
+                                       {"bias_update_speed", config.bias_update_speed}}) {
+    if (!(value >= 0) || std::isinf(value)) {
+      refuse(setting, "a number of 0 or more", std::to_string(value));
+    }
+    any |= value > 0;
+  }
+  if (any && config.routing != "model") {
+    refuse("routing", "model, where routers are trained to balance loads", config.routing);
+  }
+}
+
 Decay decay_of(const std::string& name) {
   return name == "constant" ? Decay::constant : name == "linear" ? Decay::linear : Decay::cosine;
 }
@@ -57,6 +75,10 @@ AdamwConfig TrainConfig::optimizer() const {
           .epsilon = epsilon,
           .weight_decay = weight_decay,
           .decay_embeddings = decay_embeddings};
+}
+
+RouterLosses TrainConfig::router_losses() const {
+  return {.balance = balance_loss, .sequence_balance = sequence_balance_loss, .z = router_z_loss};
 }
 
 void read_settings(TrainConfig& config, const Json& json, const std::string& where) {
@@ -116,6 +138,7 @@ void check(const TrainConfig& config) {
   if (!(config.bucket_mib > 0)) {
     refuse("bucket_mib", "more than 0", std::to_string(config.bucket_mib));
   }
+  check_routers(config);
   check(config.rate());
   check(config.optimizer());
 }

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "farskip/base/json.h"
+#include "farskip/model/router_losses.h"
 #include "farskip/train/adamw.h"
 #include "farskip/train/learning_rate.h"
 
@@ -27,6 +28,7 @@ struct TrainConfig {
   double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8, weight_decay = 0.1;
   bool decay_embeddings = true;
   double max_norm = 1.0;
+  double balance_loss = 0, sequence_balance_loss = 0, router_z_loss = 0, bias_update_speed = 0;
   std::string dtype = "float32";
 
   int data_parallel = 1;
@@ -42,6 +44,7 @@ struct TrainConfig {
 
   LearningRateConfig rate() const;
   AdamwConfig optimizer() const;
+  RouterLosses router_losses() const;
 };
 
 // Calls visit(name, field, text for people) for every setting, in the order of help and JSON.
@@ -68,6 +71,14 @@ void visit_settings(Config& c, Visit&& visit) {
   visit("weight_decay", c.weight_decay, "AdamW, of matrices");
   visit("decay_embeddings", c.decay_embeddings, "weight decay also of embeddings");
   visit("max_norm", c.max_norm, "gradients are clipped to this norm; 0: not");
+  visit("balance_loss", c.balance_loss,
+        "coefficient of the loss of uneven expert loads over a micro-batch (DeepSeek-V2); 0: none");
+  visit("sequence_balance_loss", c.sequence_balance_loss,
+        "coefficient of that of uneven loads in each sequence (DeepSeek-V3); 0: none");
+  visit("router_z_loss", c.router_z_loss,
+        "coefficient of the loss of large router logits (ST-MoE); 0: none");
+  visit("bias_update_speed", c.bias_update_speed,
+        "what a step moves correction biases by, towards even loads (DeepSeek-V3); 0: not");
   visit("dtype", c.dtype,
         "float32 or bfloat16: of activations and of weights as read; masters are "
         "float32");

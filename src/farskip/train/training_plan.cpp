@@ -17,7 +17,9 @@ StepForm form_of(const TrainConfig& config, StepGoal goal) {
           .dtype = config.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat,
           .data_parallel = config.data_parallel,
           .goal = goal,
-          .recompute = recompute_kind(config.recompute)};
+          .recompute = recompute_kind(config.recompute),
+          .expert_loads = true,
+          .router_losses = config.router_losses()};
 }
 
 PlannedStep scheduled(Graph graph, const TrainConfig& config) {
