@@ -19,7 +19,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MODELS = ROOT / "data" / "models"
-COMMON = "--random-weights --device cuda --dtype bfloat16 --sequence-length 2048".split()
+COMMON = "--random-weights --device cuda --dtype bfloat16".split()
 LOOPBACK = "--transport loopback --loopback-ranks 8 --link-us 10".split()
 LINKS = (50, 100, 200, 300, 450)  # GB/s each way
 
@@ -52,7 +52,7 @@ class Run:
                      for more in environments]
         outputs = [process.communicate(timeout=300) for process in processes]
         if processes[0].returncode != 0:
-            print(f"{section}, {name}: failed: {outputs[0][1].strip().splitlines()[-1:]}", file=sys.stderr)
+            print(f"{section}, {name}: failed: {[line for line in outputs[0][1].splitlines() if line.startswith("farskip:")] or outputs[0][1][-300:]}", file=sys.stderr)
             return
         text = outputs[0][0]
         result = {"section": section, "name": name, "clocks": self.clocks()} | json.loads(text[text.index("{"):])
@@ -64,6 +64,8 @@ class Run:
         sys.stdout.flush()
 
     def bench(self, section, name, model, arguments, environments=({},)):
+        if "--sequence-length" not in arguments:
+            arguments = ["--sequence-length", "2048", *arguments]
         self.record(section, name, [self.options.farskip, "bench", str(model), *COMMON, *arguments, "--json"], environments)
 
     def config(self, model, **changes):
@@ -80,8 +82,9 @@ def line_of(row):
         return text
     label = f"{row['connectivity']}, {row['schedule']}"
     label += f", chunks {row['expert_chunks']}, pieces {row['pieces']}" + (", two-batch" if row["two_batch"] else "")
-    interior = row["interior_percent_overlapped"]
-    return (f"{label:45} {text}, interior {'-' if interior is None else format(interior, '.1f')} %, "
+    percent = [row[part + "interior_percent" + end] for part, end in (("", "_overlapped"), ("forward_", ""), ("backward_", ""))]
+    interior = " / ".join(format(value, ".1f") for value in percent if value is not None) or "-"
+    return (f"{label:45} {text}, interior {interior} %, "
             f"over bound {row['step_over_bound']:.3f}, predicted {row['prediction_error']:+.1%}, x best std {row['speedup_over_best_standard']:.2f}")
 
 
@@ -90,7 +93,7 @@ def prefill(run):
     for model, layers in (("deepseek-v2-lite", 27), ("qwen3-30b-a3b", 12)):
         run.bench("prefill", model, model, [*whole, "--layers", str(layers)])
         run.record("prefill", model + ", transformers compiled",
-                   [sys.executable, str(ROOT / "bench" / "transformers_prefill.py"), str(MODELS / f"{model}.json"), "--layers", str(layers),
+                   [sys.executable, str(ROOT / "bench" / "transformers_step.py"), str(MODELS / f"{model}.json"), "--layers", str(layers),
                     "--compile"])
 
 
@@ -176,7 +179,27 @@ def nccl(run):
         "1,2", "--repeat", "5"], ranks)
 
 
-SECTIONS = {"prefill": prefill, "v3": v3, "v2-lite": v2_lite, "equal": equal, "slow": slow, "dispatch": dispatch, "nccl": nccl, "sweep": sweep, "batches": batches}
+def training(run):
+    """Forward and backward: one rank beside other programs; rank 0 of 8 on sequences of 4,096 tokens."""
+    cut = run.config("deepseek-v2-lite", num_hidden_layers=5)
+    run.bench("training", "one rank, deepseek-v2-lite, 5 layers", cut, [
+        "--training", "--tokens-per-rank", "16384", "--ranks", "1", "--connectivity", "standard", "--schedule", "blocking", "--repeat", "7"])
+    for script in (["transformers_step.py", "--train"], ["autograd_step.py"]):
+        for more in ([], ["--compile"]):
+            run.record("training", " ".join([*script, *more]), [
+                sys.executable, str(ROOT / "bench" / script[0]), str(cut), "--layers", "5", *script[1:], *more])
+    rank = [*LOOPBACK, "--training", "--sequence-length", "4096", "--loopback-path", run.paths[-1], "--link-gb-per-s", "300", "--routing",
+            "balanced", "--repeat", "3"]
+    deep = run.config("deepseek-v3", num_hidden_layers=4, first_k_dense_replace=0)
+    for name, model, tokens in (("deepseek-v2-lite", "deepseek-v2-lite", "8192"), ("deepseek-v3, 4 layers", deep, "4096")):
+        run.bench("training", f"rank 0 of 8, {name}", model, [
+            *rank, "--tokens-per-rank", tokens, "--connectivity", "standard,farskip", "--schedule", "blocking,overlapped", "--expert-chunks",
+            "1,2"])
+        run.bench("training", f"rank 0 of 8, {name}, two batches", model, [
+            *rank, "--tokens-per-rank", tokens, "--connectivity", "standard,farskip", "--schedule", "overlapped", "--two-batch"])
+
+
+SECTIONS = {"prefill": prefill, "v3": v3, "v2-lite": v2_lite, "equal": equal, "slow": slow, "dispatch": dispatch, "nccl": nccl, "sweep": sweep, "batches": batches, "training": training}
 
 
 def main():

@@ -10,6 +10,7 @@
 #include <optional>
 #include <stdexcept>
 
+#include "farskip/cuda/mlp.h"
 #include "gpu_test.h"
 
 namespace farskip::cuda {
@@ -47,6 +48,16 @@ TEST_F(LaunchGraphs, RunWhatWasQueuedEachTimeTheyAreLaunched) {
   x_.add_(1);
   graph.launch(*stream_);
   EXPECT_TRUE(all_are(16));
+}
+
+// What can not be recorded leaves no error for the next launch to find.
+TEST_F(LaunchGraphs, FailAlone) {
+  EXPECT_THROW(LaunchGraph(*stream_, [&] { synchronize(); }), std::exception);
+  const at::Tensor gate_up = at::zeros({4, 16}, x_.options()),
+                   out = at::zeros({4, 8}, x_.options());
+  EXPECT_NO_THROW(silu_multiply_out(out, gate_up));
+  x_.add_(1);
+  EXPECT_TRUE(all_are(1));
 }
 
 TEST_F(LaunchGraphs, RecordEventsAnew) {

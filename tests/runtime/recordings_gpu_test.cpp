@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "../gpu.h"
+#include "farskip/runtime/recordings.h"
 #include "stand_in.h"
 
 // Steps that are launched as recorded compute what others do.
@@ -118,6 +119,36 @@ TEST_F(Recorded, StepsGoOnWhereRecordingFails) {
     EXPECT_EQ(result.timeline.spans.size(), expected.timeline.spans.size());
   }
   EXPECT_EQ(refusals, 1) << "it is tried once";
+}
+
+// In turn, as the variants of a comparison run.
+TEST_F(Recorded, StepsOfSeveralExecutorsShareMemory) {
+  const Fixture fixture("deepseek_v3");
+  const TokenBatch tokens = fixture.prefixes({48, 17, 48, 5});
+  StandIn rank(fixture, at::kBFloat16);
+  const Batch batch = batch_of(tokens, {0, 2});
+  RecordingMemory memory;
+  std::vector<PlannedStep> steps;
+  for (const int parts : {1, 2}) {
+    steps.push_back(rank.plan(tokens, {.schedule = "overlapped",
+                                       .expert_chunks = parts,
+                                       .pieces = parts,
+                                       .dtype = at::kBFloat16}));
+  }
+  // What stands in for other ranks' rows depends on chunks.
+  std::vector<at::Tensor> expected;
+  std::vector<std::unique_ptr<Executor>> executors;
+  for (const PlannedStep& step : steps) {
+    expected.push_back(
+        logits_of(rank.executor(step, {.records = false})->run(step.schedule, batch)));
+    executors.push_back(rank.executor(step, {.recording_memory = &memory}));
+  }
+  for (int round = 0; round < 5; ++round) {
+    for (size_t i = 0; i < steps.size(); ++i) {
+      EXPECT_TRUE(at::equal(logits_of(executors[i]->run(steps[i].schedule, batch)), expected[i]))
+          << i << " in round " << round;
+    }
+  }
 }
 
 TEST_F(Recorded, OpsHaveTheirTimes) {

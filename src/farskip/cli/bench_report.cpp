@@ -72,6 +72,8 @@ nlohmann::ordered_json to_json(const ComparisonRow& row) {
           {"step_seconds", row.step.median},
           {"step_seconds_min", row.step.smallest},
           {"step_seconds_max", row.step.largest},
+          {"backward_seconds",
+           number(row.timelines.empty() ? std::nullopt : backward_seconds(row.timelines[0]))},
           {"tokens_per_second", row.tokens_per_second},
           {"communication_seconds", row.metrics.communication},
           {"exposed_seconds", row.metrics.exposed},

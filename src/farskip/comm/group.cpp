@@ -16,6 +16,7 @@ bool Work::done() const { return get(state_).done(); }
 std::exception_ptr Work::error() const { return get(state_).error(); }
 void Work::synchronize() const { get(state_).synchronize(); }
 void Work::wait(const c10::Stream& stream) const { get(state_).wait(stream); }
+void Work::let_tensors_go() const { get(state_).let_tensors_go(); }
 WorkTimes Work::times() const { return get(state_).times(); }
 std::optional<DeviceTimes> Work::device_times(const Event& origin) const {
   return get(state_).device_times(origin);

@@ -34,7 +34,7 @@ struct DeviceTimes {
 };
 
 // A collective under way. A handle: copies share one state. Until it is done, on a device too, its
-// tensors are kept alive, whoever holds the handle.
+// tensors are kept alive, whoever holds the handle, unless let_tensors_go says otherwise.
 // Thread rule: any thread may call any member.
 class Work {
  public:
@@ -51,6 +51,10 @@ class Work {
   // Work queued on `stream` from now on runs behind the collective: a device's stream waits for it,
   // a CPU's host does (synchronize). Throws CommError.
   void wait(const c10::Stream& stream) const;
+  // Says that every stream of a device whose memory the tensors lie in runs behind the collective
+  // (wait): they need not be kept until it is done. Whoever frees one frees it for what comes
+  // later.
+  void let_tensors_go() const;
   // Valid once done without error.
   WorkTimes times() const;
   // On a device, seconds from `origin` (timed) to when the transfer started and ended there, once
@@ -68,6 +72,7 @@ class Work::State {
   virtual std::exception_ptr error() const = 0;
   virtual void synchronize() = 0;
   virtual void wait(const c10::Stream& stream) { synchronize(); }
+  virtual void let_tensors_go() {}
   virtual WorkTimes times() const = 0;
   virtual std::optional<DeviceTimes> device_times(const Event& origin) const { return {}; }
 };

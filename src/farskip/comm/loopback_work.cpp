@@ -80,6 +80,12 @@ void LoopbackWork::wait(const c10::Stream& stream) {
   ended_.block(stream);
 }
 
+void LoopbackWork::let_tensors_go() {
+  const std::lock_guard lock(mutex_);
+  collective_.out.reset();
+  collective_.in.reset();
+}
+
 WorkTimes LoopbackWork::times() const {
   if (const std::exception_ptr failed = error()) std::rethrow_exception(failed);
   if (!done()) {

@@ -135,6 +135,12 @@ void NcclWork::wait(const c10::Stream& stream) {
   end_.block(stream);
 }
 
+void NcclWork::let_tensors_go() {
+  const std::lock_guard lock(mutex_);
+  collective_.out.reset();
+  collective_.in.reset();
+}
+
 WorkTimes NcclWork::times() const {
   const bool settled = done();
   const std::lock_guard lock(mutex_);

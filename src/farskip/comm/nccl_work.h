@@ -72,6 +72,7 @@ class NcclWork final : public Work::State {
   std::exception_ptr error() const override;
   void synchronize() override;
   void wait(const c10::Stream& stream) override;
+  void let_tensors_go() override;
   WorkTimes times() const override;
   std::optional<DeviceTimes> device_times(const Event& origin) const override;
 

@@ -16,7 +16,10 @@ namespace {
 cudaStream_t raw(const c10::Stream& stream) { return c10::cuda::CUDAStream(stream).stream(); }
 
 struct Recorded {
-  ~Recorded() { cudaGraphDestroy(graph); }
+  // To destroy none is an error, which the next launch would find.
+  ~Recorded() {
+    if (graph != nullptr) cudaGraphDestroy(graph);
+  }
   cudaGraph_t graph = nullptr;
 };
 
@@ -37,7 +40,9 @@ void record(cudaStream_t stream, const std::function<void()>& queue, Recorded& r
 }  // namespace
 
 struct LaunchGraph::State {
-  ~State() { cudaGraphExecDestroy(executable); }
+  ~State() {
+    if (executable != nullptr) cudaGraphExecDestroy(executable);
+  }
   cudaGraphExec_t executable = nullptr;
 };
 
@@ -69,12 +74,11 @@ struct PrivateMemory::State {
   at::cuda::MemPool pool;
 };
 
-// While private memory is given out, libtorch can not take back what it keeps for later: it goes
-// back to the device before.
-PrivateMemory::PrivateMemory(at::Device device) {
-  const c10::cuda::CUDAGuard guard(device);
+PrivateMemory::PrivateMemory(at::Device device) : state_(std::make_unique<State>(device)) {}
+
+void PrivateMemory::make_room() const {
+  const c10::cuda::CUDAGuard guard(state_->device);
   c10::cuda::CUDACachingAllocator::emptyCache();
-  state_ = std::make_unique<State>(device);
 }
 
 PrivateMemory::~PrivateMemory() = default;

@@ -34,8 +34,7 @@ class LaunchGraph {
 void record_event_in_graph(void* event, const c10::Stream& stream);
 
 // Memory of one GPU that is given out for one purpose only, such as what a LaunchGraph writes. What
-// is freed is used again for the same purpose and goes back to the device with this. To make one
-// waits for the device.
+// is freed is used again for the same purpose and goes back to the device with this.
 // Thread rule: one thread. Made in a build without CUDA: UnsupportedError.
 class PrivateMemory {
  public:
@@ -43,6 +42,10 @@ class PrivateMemory {
   ~PrivateMemory();
   PrivateMemory(const PrivateMemory&) = delete;
   PrivateMemory& operator=(const PrivateMemory&) = delete;
+
+  // Gives back to the device what libtorch keeps for later, which it can not do itself while
+  // private memory is given out. Waits for the device.
+  void make_room() const;
 
   // While it lives, what is allocated for `stream` comes from there. One at a time. Libtorch marks
   // no memory that any thread frees meanwhile as used on a stream, as it otherwise does by events,

@@ -36,7 +36,8 @@ class Executor::Impl final : private Launcher {
         lane_(group.device()),
         plans_(plan_ops(graph, kernels)),
         sizes_(graph, placement, group.rank() % placement.ranks()),
-        recordings_(graph, plans_, lane_, options.records && !options.check_finite),
+        recordings_(graph, plans_, lane_, options.records && !options.check_finite,
+                    options.recording_memory),
         tensors_(graph, lane_, sizes_, recordings_, group.stream()),
         times_(lane_, graph.ops().size(), options.timeline),
         works_(graph.ops().size()),
@@ -150,7 +151,9 @@ class Executor::Impl final : private Launcher {
       communicate(plan, ready_behind(step));
     } else {
       for (OpId awaited : step.wait_for) {
-        if (works_[awaited].valid()) works_[awaited].wait(lane_.stream());
+        if (!works_[awaited].valid()) continue;
+        works_[awaited].wait(lane_.stream());
+        if (lane_.queues()) works_[awaited].let_tensors_go();
       }
       const std::span<const Step> stretch = recordings_.stretch_from(step.op);
       if (!stretch.empty()) {
@@ -194,7 +197,7 @@ class Executor::Impl final : private Launcher {
 
   void communicate(const OpPlan& plan, Event ready) {
     gather_inputs(plan);
-    tensors_.prepare(plan, out_);
+    with_room([&] { tensors_.prepare(plan, out_); });
     KernelContext context = context_of(plan);
     context.ready = std::move(ready);
     works_[plan.op->id] = plan.entry->launch(context, group_, in_, out_);
@@ -216,13 +219,43 @@ class Executor::Impl final : private Launcher {
     for (const GradientPlan& gradient : plan.gradients) {
       gradients_.push_back({tensors_[gradient.value], gradient.adds || adds_gradients_});
     }
-    const auto memory = recordings_.memory_for(plan);
-    if (tensors_.prepare(plan, out_)) {
-      plan.entry->kernel(context_of(plan), in_, out_);
-      if (plan.entry->makes_outputs) tensors_.check_made(plan, out_);
+    if (auto memory = recordings_.memory_for(plan)) {
+      try {
+        fill_outputs(plan);
+      } catch (const c10::OutOfMemoryError&) {
+        // Libtorch takes back what it keeps for later only where no private memory is given out.
+        memory.reset();
+        recordings_.refuse();
+        with_room([&] { fill_outputs(plan); });
+      }
+    } else if (in_recording_) {
+      fill_outputs(plan);
+    } else {
+      with_room([&] { fill_outputs(plan); });
     }
     recordings_.keep_places(plan, out_);
     tensors_.keep(plan, out_);
+  }
+
+  // The host runs ahead of the device: where memory does not last for that, it waits until
+  // everything that was launched is through and holds none any more.
+  template <typename Run>
+  void with_room(Run run) {
+    try {
+      run();
+    } catch (const c10::OutOfMemoryError&) {
+      for (const Work& work : works_) {
+        if (work.valid()) work.synchronize();
+      }
+      await(lane_.mark(false));
+      run();
+    }
+  }
+
+  void fill_outputs(const OpPlan& plan) {
+    if (!tensors_.prepare(plan, out_)) return;
+    plan.entry->kernel(context_of(plan), in_, out_);
+    if (plan.entry->makes_outputs) tensors_.check_made(plan, out_);
   }
 
   // Launches recorded ops by one call; the first time records them.
@@ -245,6 +278,7 @@ class Executor::Impl final : private Launcher {
   bool record_stretch(std::span<const Step> stretch) {
     for (const Step& step : stretch) times_.keep_events(step.op);
     const OpId last = stretch.back().op;
+    in_recording_ = true;
     const bool recorded = recordings_.record(stretch.front().op, [&] {
       for (const Step& step : stretch) {
         times_.record_begin(step.op);
@@ -252,6 +286,7 @@ class Executor::Impl final : private Launcher {
         if (step.op != last) times_.record_end(step.op);
       }
     });
+    in_recording_ = false;
     for (const Step& step : stretch) recorded ? free_staying(step) : forget_outputs(step);
     return recorded;
   }
@@ -404,6 +439,7 @@ class Executor::Impl final : private Launcher {
   std::vector<bool> awaited_;                 // by op: some step of the schedule waits for it
   std::vector<at::Tensor> in_, host_in_, out_;  // of the op at hand
   std::vector<WeightGradient> gradients_;       // the same
+  bool in_recording_ = false;                   // ops are recorded instead of run
   bool adds_gradients_ = false;                 // of the batch at hand
   double waited_ = 0;                           // seconds of the host for the device, in this step
   int host_waits_ = 0;

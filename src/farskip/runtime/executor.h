@@ -18,6 +18,8 @@
 
 namespace farskip {
 
+class RecordingMemory;  // recordings.h
+
 // The sequences of one rank in one step; none is fine.
 struct Batch {
   std::vector<int64_t> lengths;  // tokens of each sequence, 1 or more
@@ -53,6 +55,8 @@ struct ExecutorOptions {
   // On a GPU: what comes again from step to step is recorded and launched together (recordings.h),
   // with memory of its own for each executor; results are the same.
   bool records = true;
+  // Where executors whose steps run in turn, on one thread, share that memory; outlives them.
+  RecordingMemory* recording_memory = nullptr;
   // Record when each op ran. On a device that costs the host two events an op; without it a
   // timeline has no spans there.
   bool timeline = true;

@@ -66,6 +66,14 @@ struct KernelEntry {
   bool recordable = false;
 };
 
+// A kernel that makes its outputs.
+inline KernelEntry making(Kernel kernel) { return {.kernel = kernel, .makes_outputs = true}; }
+
+inline KernelEntry recordable(KernelEntry entry) {
+  entry.recordable = true;
+  return entry;
+}
+
 // Gives `result` to an output of a kernel that makes its outputs.
 inline void deliver(at::Tensor& out, at::Tensor result) {
   if (out.defined()) {

@@ -149,13 +149,6 @@ Work launch_all_reduce(const KernelContext& context, Group& group, Inputs in, Ou
   return group.all_reduce(out[0], in[0], context.op.id, context.ready);
 }
 
-KernelEntry making(Kernel kernel) { return {.kernel = kernel, .makes_outputs = true}; }
-
-KernelEntry recordable(KernelEntry entry) {
-  entry.recordable = true;
-  return entry;
-}
-
 }  // namespace
 
 AttentionWeights attention_weights(const AttentionConfig& config, Inputs in) {

@@ -23,11 +23,12 @@ at::Tensor without_owning(const at::Tensor& tensor) {
 }  // namespace
 
 Recordings::Recordings(const Graph& graph, std::span<const OpPlan> plans, const ComputeLane& lane,
-                       bool wanted)
+                       bool wanted, RecordingMemory* shared)
     : graph_(graph),
       plans_(plans),
       lane_(lane),
       wanted_(wanted && lane.device().is_cuda() && cuda_is_built()),
+      memory_(shared != nullptr ? *shared : own_memory_),
       places_(graph.values().size()) {}
 
 void Recordings::begin(const Schedule& schedule, const std::vector<int64_t>& lengths) {
@@ -37,7 +38,7 @@ void Recordings::begin(const Schedule& schedule, const std::vector<int64_t>& len
                     std::ranges::equal(schedule.steps, steps_);
   if (same) {
     if (state_ == State::watched) {
-      memory_ = std::make_unique<cuda::PrivateMemory>(lane_.device());
+      memory_.on(lane_.device()).make_room();
       state_ = State::recording;
     } else if (state_ == State::recording) {
       state_ = State::recorded;
@@ -55,7 +56,7 @@ void Recordings::begin(const Schedule& schedule, const std::vector<int64_t>& len
 void Recordings::forget() {
   graphs_.clear();
   std::ranges::fill(places_, at::Tensor());
-  memory_.reset();
+  own_memory_.give_back();
 }
 
 std::span<const Step> Recordings::stretch_from(OpId op) const {
@@ -73,7 +74,9 @@ std::unique_ptr<cuda::PrivateMemory::Use> Recordings::memory_for(const OpPlan& p
   const bool any = alone && std::ranges::any_of(plan.outputs, [&](const OutputPlan& out) {
                      return plan_.stays[out.value];
                    });
-  return any ? std::make_unique<cuda::PrivateMemory::Use>(*memory_, lane_.stream()) : nullptr;
+  return any ? std::make_unique<cuda::PrivateMemory::Use>(memory_.on(lane_.device()),
+                                                          lane_.stream())
+             : nullptr;
 }
 
 bool Recordings::needs_place(ValueId value) const {
@@ -92,15 +95,19 @@ bool Recordings::record(OpId op, const std::function<void()>& queue) {
   try {
     // In force all the while: memory that other threads free meanwhile is kept until afterwards,
     // instead of being marked on a stream that is recorded.
-    const cuda::PrivateMemory::Use use(*memory_, lane_.stream());
+    const cuda::PrivateMemory::Use use(memory_.on(lane_.device()), lane_.stream());
     graphs_[plan_.stretch_of[op]].emplace(lane_.stream(), queue);
     return true;
   } catch (const std::exception&) {
     // What is wrong with an op itself shows again when it is launched alone.
-    std::ranges::fill(places_, at::Tensor());
-    state_ = State::refused;
+    refuse();
     return false;
   }
+}
+
+void Recordings::refuse() {
+  std::ranges::fill(places_, at::Tensor());
+  state_ = State::refused;
 }
 
 void Recordings::launch(OpId op) const { graphs_[plan_.stretch_of[op]]->launch(lane_.stream()); }

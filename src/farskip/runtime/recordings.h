@@ -14,6 +14,21 @@
 
 namespace farskip {
 
+// Memory that recorded steps write what they alone need to: made when the first step is recorded.
+// Executors whose steps run in turn may share it. Thread rule: one thread.
+class RecordingMemory {
+ public:
+  // Throws as PrivateMemory.
+  const cuda::PrivateMemory& on(at::Device device) {
+    if (!memory_) memory_ = std::make_unique<cuda::PrivateMemory>(device);
+    return *memory_;
+  }
+  void give_back() { memory_.reset(); }
+
+ private:
+  std::unique_ptr<cuda::PrivateMemory> memory_;
+};
+
 // Ops of the compute lane that one rank's steps launch by one call a stretch, on a GPU: to launch
 // an op costs the host much more than to launch a recorded one. When a schedule comes a second time
 // with the same sequences, its stretches (recording_plan.h) are recorded, with memory of their own
@@ -23,8 +38,9 @@ namespace farskip {
 class Recordings {
  public:
   // All arguments must outlive it. Not `wanted`, or on another device: nothing is ever recorded.
+  // `shared`: memory for what is recorded, or null: its own.
   Recordings(const Graph& graph, std::span<const OpPlan> plans, const ComputeLane& lane,
-             bool wanted);
+             bool wanted, RecordingMemory* shared);
 
   // Before a step, when nothing of an earlier one is held any more. The schedule stays as it is
   // until the next begin.
@@ -56,6 +72,8 @@ class Recordings {
   // False if that fails: nothing of it was queued, and nothing is recorded any more as long as the
   // same steps come.
   bool record(OpId op, const std::function<void()>& queue);
+  // Nothing is recorded any more as long as the same steps come.
+  void refuse();
   // Queues it on the lane.
   void launch(OpId op) const;
 
@@ -74,7 +92,8 @@ class Recordings {
   std::vector<Step> steps_;
   std::vector<int64_t> lengths_;
   RecordingPlan plan_;
-  std::unique_ptr<cuda::PrivateMemory> memory_;           // outlives what was recorded with it
+  RecordingMemory own_memory_;  // outlives what was recorded with it
+  RecordingMemory& memory_;
   std::vector<std::optional<cuda::LaunchGraph>> graphs_;  // by stretch
   std::vector<at::Tensor> places_;                        // by value; they own no memory
 };

@@ -20,6 +20,7 @@
 #include "farskip/nn/rope.h"
 #include "farskip/runtime/dtypes.h"
 #include "farskip/runtime/kernels.h"
+#include "farskip/runtime/recordings.h"
 #include "farskip/runtime/same_work.h"
 
 namespace farskip {
@@ -90,7 +91,8 @@ class RankRun {
                                             ExecutorOptions{.state = &state_,
                                                             .gradients = &gradients_,
                                                             .chaos_seed = options.chaos_seed,
-                                                            .records = options.records});
+                                                            .records = options.records,
+                                                            .recording_memory = &recorded_});
         }) {}
 
   void add(const PlannedStep& step) {
@@ -134,6 +136,7 @@ class RankRun {
   const Weights& weights_;
   RoutingState state_;
   Weights gradients_;
+  RecordingMemory recorded_;
   std::function<std::unique_ptr<Executor>(const Graph&)> make_executor_;
   std::vector<Prepared> steps_;
 };

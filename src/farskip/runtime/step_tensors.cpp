@@ -58,7 +58,6 @@ bool StepTensors::prepare(const OpPlan& plan, std::vector<at::Tensor>& out) {
       out.push_back(part(output, shapes_[i][0], stream_of(plan)));
       continue;
     }
-    count(shapes_[i], output.type);
     if (const at::Tensor& place = recordings_.place(output.value); place.defined()) {
       out.push_back(place);
       continue;
@@ -81,8 +80,8 @@ at::Tensor StepTensors::part(const OutputPlan& output, int64_t rows, const c10::
   if (!whole.defined()) {
     Shape shape;
     set_shape(*output.whole_shape, shape);
-    count(shape, output.whole_type);
     whole = lane_.allocate(shape, output.whole_type, stream);
+    count(whole);
   }
   int64_t offset = 0;
   for (const Dim& dim : output.before) offset += sizes_.of(dim);
@@ -94,8 +93,8 @@ void StepTensors::set_shape(const std::vector<Dim>& dims, Shape& shape) const {
   for (const Dim& dim : dims) shape.push_back(sizes_.of(dim));
 }
 
-void StepTensors::count(const Shape& shape, at::ScalarType type) {
-  bytes_ += elements(shape) * static_cast<int64_t>(c10::elementSize(type));
+void StepTensors::count(const at::Tensor& tensor) {
+  bytes_ += static_cast<int64_t>(tensor.nbytes());
   peak_bytes_ = std::max(peak_bytes_, bytes_);
 }
 
@@ -116,7 +115,10 @@ void StepTensors::check_made(const OpPlan& plan, const std::vector<at::Tensor>& 
 }
 
 void StepTensors::keep(const OpPlan& plan, const std::vector<at::Tensor>& out) {
-  for (size_t i = 0; i < out.size(); ++i) tensors_[plan.outputs[i].value] = out[i];
+  for (size_t i = 0; i < out.size(); ++i) {
+    tensors_[plan.outputs[i].value] = out[i];
+    if (plan.outputs[i].whole == none && out[i].defined()) count(out[i]);
+  }
 }
 
 void StepTensors::free(ValueId id) {

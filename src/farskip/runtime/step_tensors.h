@@ -51,7 +51,7 @@ class StepTensors {
   const c10::Stream& stream_of(const OpPlan& plan) const;
   at::Tensor part(const OutputPlan& output, int64_t rows, const c10::Stream& stream);
   void set_shape(const std::vector<Dim>& dims, Shape& shape) const;
-  void count(const Shape& shape, at::ScalarType type);
+  void count(const at::Tensor& tensor);
 
   const Graph& graph_;
   const ComputeLane& lane_;

@@ -122,4 +122,13 @@ void OverlapMetrics::set_percentages() {
   forward_percent = percent(forward - (interior_exposed - backward_exposed), forward);
 }
 
+std::optional<double> backward_seconds(const Timeline& timeline) {
+  std::optional<double> start;
+  for (const Span& span : timeline.spans) {
+    if (is_backward(span)) start = std::min(start.value_or(span.start), span.start);
+  }
+  if (!start) return std::nullopt;
+  return timeline.step_seconds - *start;
+}
+
 }  // namespace farskip

@@ -55,4 +55,8 @@ struct OverlapMetrics {
 // Throws Error if a span has times that are not finite, or ends before it starts.
 OverlapMetrics measure_overlap(const Timeline& timeline);
 
+// From the start of the first op that carries gradients back to the end of the step, seconds; none
+// in a step without a backward pass.
+std::optional<double> backward_seconds(const Timeline& timeline);
+
 }  // namespace farskip

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Prefill of a model of random weights with Hugging Face transformers, to measure farskip against: bf16, scaled-dot-product
-attention, grouped-GEMM experts, one GPU, the head on each sequence's last position. Prints one JSON line.
+"""A step of a model of random weights with Hugging Face transformers, to measure farskip against: bf16, scaled-dot-product
+attention, grouped-GEMM experts, one GPU. Prefill, with the head on each sequence's last position, or with --train a loss and its
+gradients. Prints one JSON line.
 
-  bench/transformers_prefill.py CONFIG.json [--layers N] [--batch 8] [--length 2048] [--repeat 7] [--compile]
+  bench/transformers_step.py CONFIG.json [--train] [--layers N] [--batch 8] [--length 2048] [--repeat 7] [--compile]
 """
 import argparse
 import json
@@ -13,7 +14,7 @@ import torch
 import transformers
 
 
-def load(path, layers):
+def load(path, layers, train):
     with open(path) as file:
         fields = json.load(file)
     for field in ("auto_map", "quantization_config"):
@@ -23,34 +24,43 @@ def load(path, layers):
     config._attn_implementation, config._experts_implementation = "sdpa", "grouped_mm"
     torch.set_default_dtype(torch.bfloat16)
     with torch.device("cuda"):
-        return transformers.AutoModelForCausalLM.from_config(config).eval()
+        return transformers.AutoModelForCausalLM.from_config(config).train(train)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config")
+    parser.add_argument("--train", action="store_true")
     parser.add_argument("--layers", type=int, default=0)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--length", type=int, default=2048)
     parser.add_argument("--repeat", type=int, default=7)
     parser.add_argument("--compile", action="store_true")
     options = parser.parse_args()
-    model = load(options.config, options.layers)
+    model = load(options.config, options.layers, options.train)
     run = torch.compile(model) if options.compile else model
     ids = torch.randint(0, model.config.vocab_size, (options.batch, options.length), device="cuda")
-    seconds = []
-    with torch.inference_mode():
-        for _ in range(3 + options.repeat):
-            torch.cuda.synchronize()
-            start = time.perf_counter()
+
+    def step():
+        if options.train:
+            run(ids, labels=ids, use_cache=False).loss.backward()
+            model.zero_grad()
+            return
+        with torch.inference_mode():
             run(ids, use_cache=True, logits_to_keep=1)
-            torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - start)
+
+    seconds = []
+    for _ in range(3 + options.repeat):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        step()
+        torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
     seconds = sorted(seconds[3:])
     median = statistics.median(seconds)
     print(json.dumps({
         "obtained": "measured", "program": "transformers " + transformers.__version__, "torch": torch.__version__,
-        "gpu": torch.cuda.get_device_name(), "compiled": options.compile, "layers": model.config.num_hidden_layers,
+        "gpu": torch.cuda.get_device_name(), "step": "forward and backward" if options.train else "prefill", "compiled": options.compile, "layers": model.config.num_hidden_layers,
         "tokens": options.batch * options.length, "step_seconds": median, "step_seconds_min": seconds[0],
         "step_seconds_max": seconds[-1], "tokens_per_second": options.batch * options.length / median}))
 
