@@ -133,6 +133,8 @@ void MpiTransfer::start() {
       return for_each_peer(part_.rank, part_.size,
                            [&](int peer) { send(peer, in_bytes(part_), bytes); });
     case CollectiveKind::barrier:
+    case CollectiveKind::send:
+    case CollectiveKind::receive:
       return;
   }
 }

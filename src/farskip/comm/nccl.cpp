@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "farskip/base/threads.h"
+#include "farskip/comm/exchange.h"
 #include "farskip/comm/nccl_launch.h"
 #include "farskip/comm/nccl_work.h"
 
@@ -186,6 +187,7 @@ void NcclGroup::check_left(const Collective& collective) const {
 }
 
 Work NcclGroup::post(Collective collective) {
+  if (is_message(collective.kind)) throw no_messages(collective, describe());
   status_->check(collective);
   check_left(collective);
   // Lazily copied memory becomes this tensor's own here, on the thread that owns the tensor.
