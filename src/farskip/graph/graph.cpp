@@ -80,7 +80,9 @@ const char* to_string(OpKind kind) {
                                                             "gather parameters",
                                                             "exchange gradients",
                                                             "sum gradients",
-                                                            "spread parameters"};
+                                                            "spread parameters",
+                                                            "send",
+                                                            "receive"};
   return names.at(static_cast<size_t>(kind));
 }
 
@@ -99,7 +101,7 @@ bool is_among_experts(OpKind kind) {
 bool is_communication(OpKind kind) {
   return is_among_experts(kind) || kind == OpKind::all_reduce || kind == OpKind::reduce_gradients ||
          kind == OpKind::gather_parameters || kind == OpKind::exchange_gradients ||
-         kind == OpKind::spread_parameters;
+         kind == OpKind::spread_parameters || kind == OpKind::send || kind == OpKind::receive;
 }
 
 bool is_routed(Symbol::Kind kind) {
