@@ -13,6 +13,7 @@
 #include "farskip/graph/recompute.h"
 #include "farskip/graph/rewrite.h"
 #include "farskip/graph/step_outputs.h"
+#include "farskip/graph/update.h"
 #include "models.h"
 
 namespace farskip {
@@ -63,10 +64,8 @@ TEST(PipelinePhases, AreOneForwardOneBackward) {
   using Phases = std::vector<PipelinePhase>;
   EXPECT_EQ(pipeline_phases(0, 2, 3, true),
             (Phases{{0, false}, {1, false}, {0, true}, {2, false}, {1, true}, {2, true}}));
-  EXPECT_EQ(pipeline_phases(1, 2, 2, true),
-            (Phases{{0, false}, {0, true}, {1, false}, {1, true}}));
-  EXPECT_EQ(pipeline_phases(0, 4, 2, true),
-            (Phases{{0, false}, {1, false}, {0, true}, {1, true}}));
+  EXPECT_EQ(pipeline_phases(1, 2, 2, true), (Phases{{0, false}, {0, true}, {1, false}, {1, true}}));
+  EXPECT_EQ(pipeline_phases(0, 4, 2, true), (Phases{{0, false}, {1, false}, {0, true}, {1, true}}));
   EXPECT_EQ(pipeline_phases(0, 4, 2, false), (Phases{{0, false}, {1, false}}));
 }
 
@@ -135,8 +134,7 @@ struct Message {
 std::vector<Message> messages(const Graph& graph, OpKind kind, int peer) {
   std::vector<Message> found;
   for (const Op& op : ops_of(graph, kind)) {
-    const Value& value =
-        graph.value(kind == OpKind::send ? op.inputs.at(0) : op.outputs.at(0));
+    const Value& value = graph.value(kind == OpKind::send ? op.inputs.at(0) : op.outputs.at(0));
     if (op.attributes.peer == peer) {
       found.push_back({op.attributes.message, value.shape, value.dtype});
     }
@@ -193,6 +191,23 @@ TEST(PipelineOrder, PhasesFollowEachOther) {
   EXPECT_TRUE(needed_by(first, embeddings[2].id).count(receives[0].id));
   EXPECT_FALSE(needed_by(first, embeddings[1].id).count(receives[0].id));
   EXPECT_TRUE(needed_by(first, receives[0].id).count(embeddings[1].id));
+}
+
+// Stages wait for each other in the sum of squares.
+TEST(PipelineOrder, TheNormOfGradientsIsSummedBehindAllMessages) {
+  StepSpec spec = testing::bf16_step(8, 4096, 2048);
+  spec.router_losses = {.z = 0.01};
+  for (const Graph& stage : cut(step_of("farskip", 4, spec), 4, 2, 2)) {
+    const Graph update = add_update(stage, plan_buckets(stage, 1e6), 8, 2);
+    const std::vector<Op> reductions = ops_of(update, OpKind::all_reduce);
+    const auto between = std::ranges::find_if(
+        reductions, [](const Op& op) { return is_between_stages(op.attributes); });
+    ASSERT_NE(between, reductions.end());
+    const std::set<OpId> before = needed_by(update, between->id);
+    for (OpKind kind : {OpKind::send, OpKind::receive}) {
+      for (const Op& op : ops_of(update, kind)) EXPECT_TRUE(before.count(op.id)) << op.id;
+    }
+  }
 }
 
 TEST(PipelineCut, RefusesWhatItCanNotCut) {

@@ -138,20 +138,20 @@ TEST_P(PipelineBits, StagesChangeNone) {
   const TokenBatch tokens = fixture.prefixes(lengths);
   for (const char* preset : presets) {
     for (const auto& [ranks, micro_batches] : {std::pair{1, 1}, {1, 4}, {2, 3}}) {
-      const PipelineResult whole = run_pipeline(
-          fixture, preset, tokens,
-          {.ranks = ranks,
-           .micro_batches = micro_batches,
-           .form = {.schedule = "blocking", .goal = StepGoal::gradients}});
+      const PipelineResult whole =
+          run_pipeline(fixture, preset, tokens,
+                       {.ranks = ranks,
+                        .micro_batches = micro_batches,
+                        .form = {.schedule = "blocking", .goal = StepGoal::gradients}});
       for (int stages : {2, 4}) {
         if (stages > fixture.config().layer_count()) continue;
         SCOPED_TRACE(std::string(preset) + ", " + std::to_string(ranks) + " ranks, " +
                      std::to_string(micro_batches) + " micro-batches, " + std::to_string(stages) +
                      " stages");
-        expect_same_step(whole, run_pipeline(fixture, preset, tokens,
-                                             {.stages = stages,
-                                              .ranks = ranks,
-                                              .micro_batches = micro_batches}));
+        expect_same_step(
+            whole,
+            run_pipeline(fixture, preset, tokens,
+                         {.stages = stages, .ranks = ranks, .micro_batches = micro_batches}));
       }
     }
   }
@@ -192,12 +192,9 @@ TEST(Pipeline, SchedulesRewritesAndChaosChangeNone) {
   const Fixture fixture("deepseek_v3");
   const TokenBatch tokens = fixture.prefixes(lengths);
   auto run = [&](int stages, const StepForm& form, std::optional<uint64_t> chaos = {}) {
-    return run_pipeline(fixture, "depth-2", tokens,
-                        {.stages = stages,
-                         .ranks = 2,
-                         .micro_batches = 3,
-                         .form = form,
-                         .chaos_seed = chaos});
+    return run_pipeline(
+        fixture, "depth-2", tokens,
+        {.stages = stages, .ranks = 2, .micro_batches = 3, .form = form, .chaos_seed = chaos});
   };
   StepForm form{.schedule = "blocking", .goal = StepGoal::gradients};
   const PipelineResult whole = run(1, form);
@@ -215,10 +212,9 @@ TEST(Pipeline, SchedulesRewritesAndChaosChangeNone) {
 TEST(Pipeline, RouterLossesAndExpertLoadsComeOutAsWithoutACut) {
   const Fixture fixture("deepseek_v2");
   const TokenBatch tokens = fixture.prefixes(lengths);
-  const StepForm form{
-      .schedule = "overlapped",
-      .goal = StepGoal::gradients,
-      .router_losses = {.balance = 0.3, .sequence_balance = 0.2, .z = 0.1}};
+  const StepForm form{.schedule = "overlapped",
+                      .goal = StepGoal::gradients,
+                      .router_losses = {.balance = 0.3, .sequence_balance = 0.2, .z = 0.1}};
   auto run = [&](int stages) {
     return run_pipeline(fixture, "farskip", tokens,
                         {.stages = stages, .ranks = 2, .micro_batches = 2, .form = form});

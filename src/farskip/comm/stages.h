@@ -17,4 +17,7 @@ struct StageRank {
 // make_local_groups.
 std::vector<StageRank> make_local_stages(int stages, int ranks_of_stage, LocalOptions options = {});
 
+// Of ranks without a pipeline, whose `between` is null.
+std::vector<StageRank> in_one_stage(std::vector<std::unique_ptr<Group>> groups);
+
 }  // namespace farskip

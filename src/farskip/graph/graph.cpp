@@ -16,6 +16,7 @@ int64_t bytes_of(DType dtype) {
     case DType::uint8:
       return 1;
     case DType::int64:
+    case DType::float64:
       return 8;
   }
   return 0;
@@ -23,7 +24,7 @@ int64_t bytes_of(DType dtype) {
 
 const char* to_string(DType dtype) {
   constexpr std::array names = {"float32", "bfloat16", "float16", "float8_e4m3",
-                                "int32",   "int64",    "uint8"};
+                                "int32",   "int64",    "uint8",   "float64"};
   return names.at(static_cast<size_t>(dtype));
 }
 

@@ -16,7 +16,7 @@ using ValueId = int32_t;
 using SymbolId = int32_t;
 inline constexpr int32_t none = -1;
 
-enum class DType { float32, bfloat16, float16, float8_e4m3, int32, int64, uint8 };
+enum class DType { float32, bfloat16, float16, float8_e4m3, int32, int64, uint8, float64 };
 int64_t bytes_of(DType dtype);
 const char* to_string(DType dtype);
 

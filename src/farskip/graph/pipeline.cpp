@@ -44,8 +44,8 @@ std::vector<Journey> journeys_of(const StageSplit& split) {
       Journey& journey = journeys[id];
       if (!journey.leaves()) continue;
       journey.message = messages++;
-      const bool against = staged.backward ? journey.highest > journey.home
-                                           : journey.lowest < journey.home;
+      const bool against =
+          staged.backward ? journey.highest > journey.home : journey.lowest < journey.home;
       if (against) {
         throw GraphError("a value goes against the pipeline",
                          {.where = split.value(id).name, .found = to_string(staged.op.kind)});
@@ -113,8 +113,8 @@ class StageBuilder {
       if (!dim.exact()) dim.symbol = symbols_[phase_.micro_batch].at(dim.symbol);
     }
     // What comes from another stage comes as a whole.
-    copy.part_of = copy.part_of == none || journeys_[id].comes_to(stage_) ? none
-                                                                         : value(copy.part_of);
+    copy.part_of =
+        copy.part_of == none || journeys_[id].comes_to(stage_) ? none : value(copy.part_of);
     return place = builder_.add_value(copy);
   }
 
@@ -214,9 +214,9 @@ class StageBuilder {
   std::vector<std::vector<ValueId>> values_;    // by micro-batch
   // By micro-batch and place in the split: the op, or what receives its outputs.
   std::vector<std::vector<std::vector<OpId>>> ops_;
-  PipelinePhase phase_;                 // at hand
-  OpId begin_ = 0;                      // its first op
-  std::vector<bool> followed_;          // by op of the phase
+  PipelinePhase phase_;         // at hand
+  OpId begin_ = 0;              // its first op
+  std::vector<bool> followed_;  // by op of the phase
   OpId last_send_ = none, last_receive_ = none;
 };
 
@@ -224,10 +224,9 @@ class StageBuilder {
 
 std::vector<int> even_stages(int layers, int stages) {
   if (stages < 1 || stages > layers) {
-    throw UsageError("stages do not fit the layers",
-                     {.where = "pipeline stages",
-                      .expected = "1 to " + std::to_string(layers),
-                      .found = std::to_string(stages)});
+    throw UsageError("stages do not fit the layers", {.where = "pipeline stages",
+                                                      .expected = "1 to " + std::to_string(layers),
+                                                      .found = std::to_string(stages)});
   }
   std::vector<int> stage_of_layer;
   for (int stage = 0; stage < stages; ++stage) {

@@ -136,8 +136,8 @@ void StageSplit::check_gradients() const {
           "several stages train one parameter",
           {.where = values_[id].name,
            .expected = "each parameter on one stage",
-           .found = "stages " + std::to_string(found->second) + " and " +
-                    std::to_string(staged.stage),
+           .found =
+               "stages " + std::to_string(found->second) + " and " + std::to_string(staged.stage),
            .hint = "a model whose head is its embedding can not be cut into stages"});
     }
   }
