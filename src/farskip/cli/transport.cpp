@@ -142,6 +142,18 @@ void run_mpi(const TransportOptions& options, const std::function<void(Ranks&)>&
       return one(make_mpi_group(
           process, {.deadline = Seconds(options.deadline), .pin_thread = options.pin_threads}));
     };
+    ranks.open_stages = [&](int stages) {
+      const int of_stage = ranks.size / stages;
+      auto open = [&](int part) {
+        return make_mpi_group(process, {.deadline = Seconds(options.deadline),
+                                        .part = part,
+                                        .pin_thread = options.pin_threads});
+      };
+      std::vector<StageRank> one(1);
+      one[0].within = open(process.rank() / of_stage);
+      one[0].between = open(process.rank() % of_stage);
+      return one;
+    };
     ranks.groups = ranks.open({});
     work(ranks);
   } catch (const std::exception& error) {

@@ -15,7 +15,8 @@ namespace farskip {
 class TrainingRanks {
  public:
   // `between`: null where there is one stage.
-  explicit TrainingRanks(Group& within, Group* between = nullptr) : within_(within), between_(between) {}
+  explicit TrainingRanks(Group& within, Group* between = nullptr)
+      : within_(within), between_(between) {}
 
   Group& within() const { return within_; }
   Group* between() const { return between_; }
