@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "farskip/base/error.h"
 #include "farskip/graph/rewrite_error.h"
@@ -126,18 +127,20 @@ class StageBuilder {
 
   void add_phase(const PipelinePhase& phase) {
     phase_ = phase;
-    const std::vector<OpId> ends = ends_of_phase();
+    begins_behind_ = ends_of_phase();
+    begins_behind_.insert(begins_behind_.end(), older_weights_.begin(), older_weights_.end());
+    older_weights_ = std::exchange(weights_, {});
     begin_ = builder_.op_count();
     followed_.clear();
     for (size_t place = 0; place < split_.ops().size(); ++place) {
       const StagedOp& staged = split_.ops()[place];
       if (staged.backward != phase.backward) continue;
-      if (staged.stage == stage_) stands_for(place).push_back(copy(staged.op, ends));
-      for (ValueId id : staged.op.outputs) move(id, staged.op.attributes, place, ends);
+      if (staged.stage == stage_) stands_for(place).push_back(copy(staged.op));
+      for (ValueId id : staged.op.outputs) move(id, staged.op.attributes, place);
     }
   }
 
-  OpId copy(const Op& op, const std::vector<OpId>& ends) {
+  OpId copy(const Op& op) {
     Attributes attributes = op.attributes;
     attributes.micro_batch = phase_.micro_batch;
     std::vector<OpId> order_after;
@@ -146,14 +149,14 @@ class StageBuilder {
       order_after.insert(order_after.end(), ops.begin(), ops.end());
     }
     const OpId id = add(op.kind, attributes, values(op.inputs), values(op.outputs),
-                        std::move(order_after), ends, !op.accumulates.empty());
+                        std::move(order_after), !op.accumulates.empty());
     builder_.set_accumulates(id, values(op.accumulates));
     if (op.host_waits) builder_.set_host_waits(id);
     return id;
   }
 
   // Receives a value of another stage; sends it on. `place`: of the op that makes it.
-  void move(ValueId id, const Attributes& made_by, size_t place, const std::vector<OpId>& ends) {
+  void move(ValueId id, const Attributes& made_by, size_t place) {
     const Journey& journey = journeys_[id];
     if (!journey.leaves()) return;
     Attributes attributes{.layer = made_by.layer, .micro_batch = phase_.micro_batch};
@@ -166,7 +169,7 @@ class StageBuilder {
       if (last != none) order_after.push_back(last);  // both ends go through them in one order
       const std::vector<ValueId> moved = {value(id)}, nothing;
       last = add(kind, attributes, sends ? moved : nothing, sends ? nothing : moved,
-                 std::move(order_after), ends);
+                 std::move(order_after));
       return last;
     };
     if (journey.comes_to(stage_)) {
@@ -177,10 +180,10 @@ class StageBuilder {
     if (journey.goes_down(stage_)) add_message(OpKind::send, stage_ - 1, last_send_);
   }
 
-  // What a phase begins with comes after what the phase before it ended with.
+  // What a phase begins with comes after what the phase before it ended with, and after the weight
+  // gradients of the one before that: those may wait so long, and fill gaps.
   OpId add(OpKind kind, const Attributes& attributes, std::vector<ValueId> inputs,
-           std::vector<ValueId> outputs, std::vector<OpId> order_after,
-           const std::vector<OpId>& ends, bool accumulates = false) {
+           std::vector<ValueId> outputs, std::vector<OpId> order_after, bool accumulates = false) {
     bool follows = false;
     auto follow = [&](OpId before) {
       if (before < begin_) return;
@@ -189,13 +192,16 @@ class StageBuilder {
     };
     for (OpId before : order_after) follow(before);
     for (ValueId id : inputs) follow(builder_.value(id).producer);
-    if (!follows) order_after.insert(order_after.end(), ends.begin(), ends.end());
+    if (!follows) {
+      order_after.insert(order_after.end(), begins_behind_.begin(), begins_behind_.end());
+    }
+    if (accumulates) weights_.push_back(builder_.op_count());
     followed_.push_back(accumulates);
     return builder_.add_op(kind, attributes, std::move(inputs), std::move(outputs),
                            std::move(order_after));
   }
 
-  // Weight gradients may wait, and fill gaps later.
+  // But for weight gradients.
   std::vector<OpId> ends_of_phase() const {
     std::vector<OpId> ends;
     for (size_t i = 0; i < followed_.size(); ++i) {
@@ -214,9 +220,11 @@ class StageBuilder {
   std::vector<std::vector<ValueId>> values_;    // by micro-batch
   // By micro-batch and place in the split: the op, or what receives its outputs.
   std::vector<std::vector<std::vector<OpId>>> ops_;
-  PipelinePhase phase_;         // at hand
-  OpId begin_ = 0;              // its first op
-  std::vector<bool> followed_;  // by op of the phase
+  PipelinePhase phase_;                        // at hand
+  OpId begin_ = 0;                             // its first op
+  std::vector<bool> followed_;                 // by op of the phase
+  std::vector<OpId> begins_behind_;            // what it begins with comes after these
+  std::vector<OpId> weights_, older_weights_;  // weight gradients of it, and of the one before
   OpId last_send_ = none, last_receive_ = none;
 };
 

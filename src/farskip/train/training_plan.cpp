@@ -6,6 +6,7 @@
 
 #include "farskip/base/error.h"
 #include "farskip/graph/pipeline.h"
+#include "farskip/schedule/stages.h"
 
 namespace farskip {
 namespace {
@@ -49,6 +50,14 @@ int routers_of(const Graph& graph) {
   return static_cast<int>(std::ranges::count_if(graph.ops(), [](const Op& op) {
     return op.kind == OpKind::router && op.attributes.micro_batch == 0;
   }));
+}
+
+void verify_together(const std::vector<TrainingPlan>& plans, PlannedStep TrainingPlan::*step) {
+  std::vector<ScheduledStage> stages;
+  for (const TrainingPlan& plan : plans) {
+    stages.push_back({(plan.*step).graph, (plan.*step).schedule});
+  }
+  verify_stages(stages);
 }
 
 int ranks_of_stage(const TrainConfig& config, int ranks) {
@@ -99,6 +108,10 @@ std::vector<TrainingPlan> plan_training(const ModelConfig& model, const Connecti
     plan.first_router = routers;
     routers += routers_of(backward[stage]);
     plans.push_back(std::move(plan));
+  }
+  for (const auto step :
+       {&TrainingPlan::update, &TrainingPlan::accumulate, &TrainingPlan::validate}) {
+    verify_together(plans, step);
   }
   return plans;
 }
