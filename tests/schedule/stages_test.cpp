@@ -32,10 +32,9 @@ std::vector<Graph> stages_of(const Form& form) {
   StepSpec spec = testing::bf16_step(4, 4096, 2048);
   spec.end = StepEnd::loss;
   spec.router_losses = {.balance = 0.01, .z = 0.001};
-  Graph step = recompute(
-      differentiate(testing::forward(testing::moe_layers("deepseek-v3", form.layers), form.preset,
-                                     spec)),
-      form.recomputed);
+  Graph step = recompute(differentiate(testing::forward(
+                             testing::moe_layers("deepseek-v3", form.layers), form.preset, spec)),
+                         form.recomputed);
   step = pieces(expert_chunks(step, form.chunks), form.chunks);
   std::vector<Graph> graphs =
       pipeline_stages(step, even_stages(form.layers, form.stages), form.micro_batches);
@@ -81,14 +80,13 @@ TEST(Stages, NeverWaitInACircle) {
     return all[std::uniform_int_distribution<size_t>(0, all.size() - 1)(random)];
   };
   for (int round = 0; round < 40; ++round) {
-    const Form form{
-        .preset = one_of("standard", "farskip", "fresh-shared", "ladder", "depth-2"),
-        .layers = one_of(4, 5),
-        .stages = one_of(2, 3, 4),
-        .micro_batches = one_of(1, 2, 5),
-        .chunks = one_of(1, 2),
-        .recomputed = one_of(RecomputeKind::none, RecomputeKind::all),
-        .update = one_of(false, true)};
+    const Form form{.preset = one_of("standard", "farskip", "fresh-shared", "ladder", "depth-2"),
+                    .layers = one_of(4, 5),
+                    .stages = one_of(2, 3, 4),
+                    .micro_batches = one_of(1, 2, 5),
+                    .chunks = one_of(1, 2),
+                    .recomputed = one_of(RecomputeKind::none, RecomputeKind::all),
+                    .update = one_of(false, true)};
     SCOPED_TRACE(std::string(form.preset) + ", " + std::to_string(form.stages) + " stages, " +
                  std::to_string(form.micro_batches) + " micro-batches");
     const std::vector<Graph> graphs = stages_of(form);
@@ -133,8 +131,8 @@ TEST(Stages, SchedulesThatDoNotEndTogetherAreFound) {
 // filling and draining alone.
 TEST(Stages, WaitForAsLongAsTheBubbleOf1F1B) {
   for (const auto& [stages, micro_batches] : {std::pair{2, 4}, {4, 8}}) {
-    const std::vector<Graph> graphs = stages_of(
-        {.layers = 8, .stages = stages, .micro_batches = micro_batches, .update = false});
+    const std::vector<Graph> graphs =
+        stages_of({.layers = 8, .stages = stages, .micro_batches = micro_batches, .update = false});
     std::vector<Durations> durations;
     double longest = 0;
     for (const Graph& graph : graphs) {

@@ -114,6 +114,12 @@ void run_nccl(const TransportOptions& options, const std::function<void(Ranks&)>
       return one(make_nccl_group(bootstrap, ranks.device,
                                  {.deadline = Seconds(options.deadline), .timed = true}));
     };
+    ranks.open_stages = [&](int stages) {
+      std::vector<StageRank> one;
+      one.push_back(make_nccl_stage(bootstrap, ranks.device, stages,
+                                    {.deadline = Seconds(options.deadline), .timed = true}));
+      return one;
+    };
     ranks.groups = ranks.open({});
     work(ranks);
   } catch (const std::exception& error) {
@@ -188,7 +194,7 @@ std::vector<StageRank> Ranks::take_stages(int stages) {
   if (!open_stages) {
     throw UnsupportedError("this transport has no pipeline stages",
                            {.where = "--pipeline-stages",
-                            .expected = "ranks over local or mpi",
+                            .expected = "ranks over local, mpi or nccl",
                             .found = "another --transport"});
   }
   return open_stages(stages);

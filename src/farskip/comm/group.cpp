@@ -83,6 +83,10 @@ Work Group::receive(at::Tensor tensor, int from, Tag tag, Event ready) {
                  .ready = std::move(ready)});
 }
 
+Work Group::post_on(Group& group, Collective collective) {
+  return group.post(std::move(collective));
+}
+
 Work Group::submit(Collective collective) {
   collective.rank = rank();
   collective.size = size();

@@ -134,9 +134,9 @@ class Group {
   Work barrier(Tag tag);
 
   // Messages: two ranks alone take part. Those from one rank to another are received in the order
-  // in which they are sent, each with its tag, shape and dtype. A send is done once `tensor` may be
-  // written again, which waits for no receiver: so two ranks may send to each other and then
-  // receive.
+  // in which they are sent, each with its tag, shape and dtype. Two ranks may both send to each
+  // other and then receive. A send is done once `tensor` may be written again: over local and mpi
+  // without waiting for the receiver.
   Work send(at::Tensor tensor, int to, Tag tag, Event ready = {});
   Work receive(at::Tensor tensor, int from, Tag tag, Event ready = {});
 
@@ -145,6 +145,10 @@ class Group {
   virtual Traffic traffic() const = 0;
   // One line for people: backend and settings, e.g. "throttled(2.0 GB/s, 50 us) over local".
   virtual std::string describe() const = 0;
+
+ protected:
+  // For a group that hands on what it is asked to carry out.
+  static Work post_on(Group& group, Collective collective);
 
  private:
   // Carries out one rank's part of a collective or message whose arguments were checked.

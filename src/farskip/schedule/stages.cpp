@@ -23,7 +23,8 @@ bool is_sum_over_stages(const Op& op) {
 // Every stage does the steps of its schedule one after the other.
 class Walk {
  public:
-  explicit Walk(std::span<const ScheduledStage> stages) : stages_(stages), next_(stages.size(), 0) {}
+  explicit Walk(std::span<const ScheduledStage> stages)
+      : stages_(stages), next_(stages.size(), 0) {}
 
   void run() {
     for (bool moves = true; moves;) {
@@ -49,9 +50,7 @@ class Walk {
   }
 
  private:
-  bool is_done(size_t stage) const {
-    return next_[stage] == stages_[stage].schedule.steps.size();
-  }
+  bool is_done(size_t stage) const { return next_[stage] == stages_[stage].schedule.steps.size(); }
   const Op& at(size_t stage) const {
     return stages_[stage].graph.op(stages_[stage].schedule.steps[next_[stage]].op);
   }
@@ -85,7 +84,7 @@ class Walk {
   }
 
   const std::span<const ScheduledStage> stages_;
-  std::vector<size_t> next_;                          // by stage: of its steps
+  std::vector<size_t> next_;                             // by stage: of its steps
   std::map<std::pair<int, int>, std::deque<int>> sent_;  // by stages: messages under way
 };
 
