@@ -9,6 +9,7 @@
 
 #include "farskip/base/error.h"
 #include "farskip/nn/mlp.h"
+#include "farskip/nn/mlp_gradient.h"
 #include "gpu_test.h"
 
 namespace farskip::testing {
@@ -53,6 +54,29 @@ TEST_F(CudaMlp, RowsAreIndependent) {
     const at::Tensor one = poisoned({1, 1408}, at::kBFloat16);
     cuda::silu_multiply_out(one, gate_up.narrow(0, row, 1));
     EXPECT_TRUE(at::equal(one, whole.narrow(0, row, 1)));
+  }
+}
+
+TEST_F(CudaMlp, GradientMatchesTheCpu) {
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    for (const int64_t width : {1, 3, 8, 44, 100, 1408}) {
+      for (const int64_t rows : {0, 1, 77}) {
+        SCOPED_TRACE(std::to_string(rows) + " x " + std::to_string(width));
+        const at::Tensor gate_up = random({rows, 2 * width}, 1, dtype) * 6;
+        const at::Tensor d = random({rows, width}, 2, dtype);
+        const SiluGradient expected =
+            silu_multiply_gradient(d.to(at::kFloat), gate_up.to(at::kFloat));
+        const at::Tensor deltas = poisoned({rows, 2 * width}, dtype);
+        const at::Tensor activated = poisoned({rows, width}, dtype);
+        cuda::silu_multiply_gradient_out(deltas, activated, on_gpu(d), on_gpu(gate_up));
+        const double most = dtype == at::kFloat ? 1e-5 : 1.0 / 64;
+        EXPECT_LT(elementwise_error(deltas, expected.deltas, 0.1), most);
+        EXPECT_LT(elementwise_error(activated, expected.activated, 0.1), most);
+        const at::Tensor once = poisoned({rows, width}, dtype);
+        cuda::silu_multiply_out(once, on_gpu(gate_up));
+        EXPECT_TRUE(at::equal(once, activated));
+      }
+    }
   }
 }
 

@@ -12,7 +12,9 @@ namespace farskip::testing {
 
 struct BackwardOptions {
   std::optional<uint64_t> chaos_seed;
-  int repeats = 1;                                    // steps that add to the same gradients
+  int repeats = 1;
+  bool adds = true;     // each repetition to the gradients of those before
+  bool records = true;  // on a GPU: what repeats is launched as recorded
   std::function<void(Weights&)> change_weights = {};  // of each rank
 };
 
@@ -26,11 +28,19 @@ struct BackwardResult {
   std::vector<StepResult> ranks;
 };
 
+// Ranks compute on the device of the groups; without any, on plain local ones. Results come back to
+// host memory.
 BackwardResult run_backward(const Fixture& fixture, const PlannedStep& step,
                             const TokenBatch& tokens, int ranks,
                             const BackwardOptions& options = {}, at::ScalarType dtype = at::kFloat,
                             at::ScalarType gradients = at::kFloat,
                             std::vector<std::unique_ptr<Group>> groups = {});
+
+using GroupFactory = std::function<std::vector<std::unique_ptr<Group>>(int ranks)>;
+
+// Expects the oracle's loss and every gradient that it has, in every preset; with 4 ranks, two have
+// no sequence.
+void expect_golden_gradients(const Fixture& fixture, int ranks, const GroupFactory& groups);
 
 // Loss and every gradient.
 void expect_same_bits(const BackwardResult& expected, const BackwardResult& found);

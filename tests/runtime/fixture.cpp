@@ -13,7 +13,9 @@ std::filesystem::path fixture_folder(const std::string& family) {
 }
 
 Fixture::Fixture(const std::string& family)
-    : checkpoint(fixture_folder(family)), golden(fixture_folder(family) / "golden.safetensors") {}
+    : family(family),
+      checkpoint(fixture_folder(family)),
+      golden(fixture_folder(family) / "golden.safetensors") {}
 
 Session Fixture::session(int ranks, at::ScalarType dtype,
                          std::vector<std::unique_ptr<Group>> groups) const {

@@ -27,6 +27,7 @@ struct Fixture {
   // golden rows that `prefixes` of these lengths should give, for logits [2, 48, V].
   at::Tensor golden_prefixes(const at::Tensor& logits, const std::vector<int64_t>& lengths) const;
 
+  std::string family;
   Checkpoint checkpoint;
   SafetensorsFile golden;
   const ModelConfig& config() const { return checkpoint.config(); }

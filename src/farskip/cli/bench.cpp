@@ -1,4 +1,3 @@
-#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 
 #include <CLI/CLI.hpp>
@@ -15,6 +14,7 @@
 #include "farskip/graph/cost.h"
 #include "farskip/io/checkpoint.h"
 #include "farskip/model/builtin.h"
+#include "farskip/nn/determinism.h"
 #include "farskip/runtime/routing_file.h"
 
 namespace farskip {
@@ -290,7 +290,7 @@ void add_bench_command(CLI::App& app) {
   command->callback([options] {
     check_routing(options->routing);
     at::set_num_threads(1);
-    at::globalContext().setDeterministicAlgorithms(options->deterministic, /*warn_only=*/true);
+    use_deterministic_kernels(options->deterministic);
     with_ranks(options->transport, [&](Ranks& ranks) {
       options->ranks = ranks.size;
       run(*options, ranks);

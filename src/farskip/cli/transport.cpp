@@ -18,6 +18,7 @@
 #include "farskip/comm/mpi.h"
 #include "farskip/comm/nccl.h"
 #include "farskip/cuda/device.h"
+#include "farskip/nn/determinism.h"
 
 namespace farskip {
 namespace {
@@ -248,6 +249,7 @@ void add_transport_options(CLI::App& command, TransportOptions& options, int mos
 }
 
 void with_ranks(const TransportOptions& options, const std::function<void(Ranks&)>& work) {
+  use_row_independent_products();
   if (options.name == "loopback") return run_loopback(options, work);
   if (options.name == "nccl") return run_nccl(options, work);
   if (options.name == "mpi" && options.device != "cpu") {

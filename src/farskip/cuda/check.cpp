@@ -117,6 +117,14 @@ void require_few_packs(int64_t rows, int64_t width, Element element, std::string
                           .hint = {}});
 }
 
+void require_choices(int64_t top_k, std::string_view name) {
+  if (top_k >= 1 && top_k <= max_choices) return;
+  throw UnsupportedError("there is no kernel for so many choices a token",
+                         {.where = std::string(name),
+                          .expected = "1 to " + std::to_string(max_choices),
+                          .found = std::to_string(top_k)});
+}
+
 cudaStream_t stream_of(const at::Tensor& tensor) {
   return c10::cuda::getCurrentCUDAStream(tensor.device().index()).stream();
 }

@@ -36,6 +36,9 @@ Element element_of(const at::Tensor& tensor, std::string_view name);
 // accesses of 16 bytes: kernels count those in 32 bits.
 void require_few_packs(int64_t rows, int64_t width, Element element, std::string_view name);
 
+// Throws UnsupportedError naming `name` unless kernels take so many choices a token.
+void require_choices(int64_t top_k, std::string_view name);
+
 // The stream that kernels on the tensor's device go to: the calling thread's current one.
 cudaStream_t stream_of(const at::Tensor& tensor);
 

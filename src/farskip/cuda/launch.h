@@ -23,6 +23,9 @@ inline int64_t size_of(Element element) { return element == Element::f32 ? 4 : 2
 // Bytes of one memory access of a thread.
 inline constexpr int64_t access_bytes = 16;
 
+// Choices of a token: one lane of a warp each.
+inline constexpr int64_t max_choices = 32;
+
 inline bool is_aligned(const void* address) {
   return reinterpret_cast<uintptr_t>(address) % access_bytes == 0;
 }

@@ -23,4 +23,30 @@ void silu_multiply_out(const at::Tensor& out, const at::Tensor& gate_up) {
                        stream_of(out));
 }
 
+void silu_multiply_gradient_out(const at::Tensor& deltas, const at::Tensor& activated,
+                                const at::Tensor& d_activated, const at::Tensor& gate_up) {
+  require_on_gpu(d_activated, {-1, -1}, "silu gradient");
+  const int64_t rows = d_activated.size(0), width = d_activated.size(1);
+  const at::ScalarType dtype = d_activated.scalar_type();
+  require_on_gpu(gate_up, {rows, 2 * width}, dtype, "silu input");
+  require_on_gpu(deltas, {rows, 2 * width}, dtype, "silu input gradient");
+  require_on_gpu(activated, {rows, width}, dtype, "silu output");
+  require_one_device("silu_multiply_gradient", {d_activated, gate_up, deltas, activated});
+  for (const at::Tensor& tensor : {d_activated, gate_up, deltas, activated}) {
+    require_contiguous(tensor, "silu gradient");
+  }
+  const Element element = element_of(d_activated, "silu gradient");
+  require_few_packs(rows, width, element, "silu gradient");
+  if (d_activated.numel() == 0) return;
+  const c10::cuda::CUDAGuard guard(d_activated.device());
+  launch_silu_multiply_gradient(element,
+                                {.deltas = deltas.mutable_data_ptr(),
+                                 .activated = activated.mutable_data_ptr(),
+                                 .d_activated = d_activated.const_data_ptr(),
+                                 .gate_up = gate_up.const_data_ptr(),
+                                 .rows = rows,
+                                 .width = width},
+                                stream_of(d_activated));
+}
+
 }  // namespace farskip::cuda

@@ -12,4 +12,9 @@ namespace farskip::cuda {
 // CUDA.
 void silu_multiply_out(const at::Tensor& out, const at::Tensor& gate_up);
 
+// Its gradient by gate_up, deltas [rows, 2S], from the one by its output, d_activated [rows, S], in
+// one pass; and the output once more, activated [rows, S]. All contiguous, of one dtype.
+void silu_multiply_gradient_out(const at::Tensor& deltas, const at::Tensor& activated,
+                                const at::Tensor& d_activated, const at::Tensor& gate_up);
+
 }  // namespace farskip::cuda

@@ -8,12 +8,16 @@ namespace {
 constexpr int block_threads = 256;
 constexpr int thread_packs = 2;  // of gate and of up each, all loaded before the first is used
 
-__device__ __forceinline__ float silu(float x, float) { return x / (1.0f + expf(-x)); }
-
 // The fast forms err by some 2^-21, which is nothing beside the rounding to bf16; the exact ones
 // would keep the kernel from reaching the memory's rate.
+__device__ __forceinline__ float silu(float x, float) { return x / (1.0f + expf(-x)); }
 __device__ __forceinline__ float silu(float x, __nv_bfloat16) {
   return __fdividef(x, 1.0f + __expf(-x));
+}
+
+__device__ __forceinline__ float logistic(float x, float) { return 1.0f / (1.0f + expf(-x)); }
+__device__ __forceinline__ float logistic(float x, __nv_bfloat16) {
+  return __fdividef(1.0f, 1.0f + __expf(-x));
 }
 
 template <typename T>
@@ -70,7 +74,69 @@ void silu_multiply(void* out, const void* gate_up, int64_t rows, int64_t width,
       static_cast<int>(width), Divisor(static_cast<uint32_t>(row_packs)));
 }
 
+// With s the logistic function of gate: by gate d up s (1 + gate (1 - s)), by up d silu(gate).
+template <typename T>
+__device__ __forceinline__ void silu_multiply_gradient(Pack<T>& gate, Pack<T>& up,
+                                                       const Pack<T>& d_activated) {
+  float a[pack_size<T>], b[pack_size<T>], d[pack_size<T>];
+  unpack(gate, a);
+  unpack(up, b);
+  unpack(d_activated, d);
+#pragma unroll
+  for (int i = 0; i < pack_size<T>; ++i) {
+    const float x = a[i], s = logistic(x, T{});
+    a[i] = d[i] * b[i] * s * (1.0f + x * (1.0f - s));
+    b[i] = d[i] * x * s;
+  }
+  repack(gate, a);
+  repack(up, b);
+}
+
+template <typename T, bool Aligned>
+__global__ void __launch_bounds__(block_threads)
+    silu_multiply_gradient_kernel(const __grid_constant__ SiluGradientArguments a, uint32_t packs,
+                                  Divisor row_packs) {
+  const uint32_t index = blockIdx.x * block_threads + threadIdx.x;
+  if (index >= packs) return;
+  const uint32_t row = row_packs.quotient(index);
+  const int width = static_cast<int>(a.width);
+  const int column = static_cast<int>(index - row * row_packs.divisor()) * pack_size<T>;
+  const int count = width - column;
+  const int64_t at = int64_t{row} * width + column, of_gate = at + int64_t{row} * width;
+  const T* const from = static_cast<const T*>(a.gate_up) + of_gate;
+  Pack<T> gate = load_pack<T, Aligned>(from, count);
+  Pack<T> up = load_pack<T, Aligned>(from + width, count);
+  const Pack<T> d = load_pack<T, Aligned>(static_cast<const T*>(a.d_activated) + at, count);
+  store_pack<T, Aligned>(static_cast<T*>(a.activated) + at, silu_multiply<T>(gate, up), count);
+  silu_multiply_gradient<T>(gate, up, d);
+  T* const to = static_cast<T*>(a.deltas) + of_gate;
+  store_pack<T, Aligned>(to, gate, count);
+  store_pack<T, Aligned>(to + width, up, count);
+}
+
+template <typename T>
+void silu_multiply_gradient(const SiluGradientArguments& a, cudaStream_t stream) {
+  const int64_t row_packs = divide_up(a.width, pack_size<T>), packs = a.rows * row_packs;
+  const bool aligned = a.width % pack_size<T> == 0 && is_aligned(a.deltas) &&
+                       is_aligned(a.activated) && is_aligned(a.d_activated) &&
+                       is_aligned(a.gate_up);
+  const auto kernel =
+      aligned ? silu_multiply_gradient_kernel<T, true> : silu_multiply_gradient_kernel<T, false>;
+  kernel<<<static_cast<unsigned>(divide_up(packs, block_threads)), block_threads, 0, stream>>>(
+      a, static_cast<uint32_t>(packs), Divisor(static_cast<uint32_t>(row_packs)));
+}
+
 }  // namespace
+
+void launch_silu_multiply_gradient(Element element, const SiluGradientArguments& arguments,
+                                   cudaStream_t stream) {
+  if (element == Element::f32) {
+    silu_multiply_gradient<float>(arguments, stream);
+  } else {
+    silu_multiply_gradient<__nv_bfloat16>(arguments, stream);
+  }
+  check_launch("silu_multiply_gradient");
+}
 
 void launch_silu_multiply(Element element, void* out, const void* gate_up, int64_t rows,
                           int64_t width, cudaStream_t stream) {

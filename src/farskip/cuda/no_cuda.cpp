@@ -4,10 +4,13 @@
 #include "farskip/cuda/device.h"
 #include "farskip/cuda/expert_order.h"
 #include "farskip/cuda/launch_graph.h"
+#include "farskip/cuda/loss.h"
 #include "farskip/cuda/mlp.h"
 #include "farskip/cuda/norm.h"
+#include "farskip/cuda/norm_gradient.h"
 #include "farskip/cuda/peer_link.h"
 #include "farskip/cuda/permutation.h"
+#include "farskip/cuda/permutation_gradient.h"
 #include "farskip/cuda/rope.h"
 #include "farskip/cuda/routing.h"
 #include "farskip/cuda/stream_gate.h"
@@ -91,6 +94,40 @@ void sum_rms_norm_out(const at::Tensor&, const at::Tensor&, std::span<const at::
 }
 
 void silu_multiply_out(const at::Tensor&, const at::Tensor&) { refuse("silu_multiply_out"); }
+
+void silu_multiply_gradient_out(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                const at::Tensor&) {
+  refuse("silu_multiply_gradient_out");
+}
+
+void rms_norm_gradient_out(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                           const at::Tensor&, double) {
+  refuse("rms_norm_gradient_out");
+}
+
+at::Tensor rms_norm_weight_gradient(const at::Tensor&, const at::Tensor&, double) {
+  refuse("rms_norm_weight_gradient");
+}
+
+void cross_entropy_out(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                       const at::Tensor&) {
+  refuse("cross_entropy_out");
+}
+
+void cross_entropy_gradient_out(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                const at::Tensor&, const at::Tensor&) {
+  refuse("cross_entropy_gradient_out");
+}
+
+void unpermute_gradient_out(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                            const at::Tensor&) {
+  refuse("unpermute_gradient_out");
+}
+
+void routing_weights_gradient_out(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                  const at::Tensor&) {
+  refuse("routing_weights_gradient_out");
+}
 
 void permute_out(const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t) {
   refuse("permute_out");

@@ -1,12 +1,10 @@
-#include <algorithm>
-
 #include "farskip/cuda/norm_kernels.h"
-#include "farskip/cuda/pack.cuh"
+#include "farskip/cuda/row_packs.cuh"
 
 namespace farskip::cuda {
 namespace {
 
-constexpr int block_threads = 256;
+constexpr int block_threads = most_row_threads;
 constexpr int sum_packs = 4;  // of a thread, all loaded before the first is used
 
 // sums[p] += term's packs, rounded as a stored sum would be.
@@ -20,29 +18,6 @@ __device__ __forceinline__ void add_rounded(Pack<T> (&sums)[Packs], const Pack<T
 #pragma unroll
     for (int i = 0; i < pack_size<T>; ++i) a[i] += b[i];
     repack(sums[p], a);
-  }
-}
-
-// This thread's packs of one row (or of a block's share): pack p begins at element
-// `first + p * step`. Where packs are aligned, `end` cuts none.
-template <typename T, int Packs, bool Aligned>
-__device__ __forceinline__ void load_packs(Pack<T> (&packs)[Packs], const T* from, int first,
-                                           int step, int end) {
-#pragma unroll
-  for (int p = 0; p < Packs; ++p) {
-    const int at = first + p * step;
-    packs[p] = Pack<T>{};
-    if (at < end) packs[p] = load_pack<T, Aligned>(from + at, end - at);
-  }
-}
-
-template <typename T, int Packs, bool Aligned>
-__device__ __forceinline__ void store_packs(T* to, const Pack<T> (&packs)[Packs], int first,
-                                            int step, int end) {
-#pragma unroll
-  for (int p = 0; p < Packs; ++p) {
-    const int at = first + p * step;
-    if (at < end) store_pack<T, Aligned>(to + at, packs[p], end - at);
   }
 }
 
@@ -82,26 +57,13 @@ __global__ void __launch_bounds__(block_threads)
   store_packs<T, sum_packs, Aligned>(out + offset, sums, first, step, end);
 }
 
-// The sum over the threads of a row: a warp, or a whole block. `partial` alternates between two
-// places from row to row, so that one barrier a row is enough.
-__device__ __forceinline__ float row_sum(float value, float* partial) {
-  value = warp_sum(value);
-  if (blockDim.x <= warp_size) return value;
-  if (threadIdx.x % warp_size == 0) partial[threadIdx.x / warp_size] = value;
-  __syncthreads();
-  float sum = 0.0f;
-  for (unsigned warp = 0; warp < blockDim.x / warp_size; ++warp) sum += partial[warp];
-  return sum;
-}
-
-// A row stays in the registers of blockDim.x threads between reading and writing. Blocks go on from
-// row to row; a block of one-warp rows has blockDim.y of them.
+// A row stays in registers between reading and writing.
 template <typename T, int Packs, int Count, bool Aligned>
 __global__ void __launch_bounds__(block_threads, Packs <= 2   ? 4
                                                  : Packs <= 4 ? 3
                                                               : 1)
     rms_norm_kernel(const __grid_constant__ RmsNormArguments a) {
-  __shared__ float partial[2][block_threads / warp_size];
+  __shared__ WarpPartials partial[2];
   const int step = static_cast<int>(blockDim.x) * pack_size<T>;
   const int first = static_cast<int>(threadIdx.x) * pack_size<T>;
   const int width = static_cast<int>(a.width);
@@ -177,29 +139,18 @@ bool row_aligned(const RmsNormArguments& a) {
          is_aligned(a.weight) && is_aligned(a.sum);
 }
 
-template <typename T, int Packs>
-void rms_norm(const RmsNormArguments& a, cudaStream_t stream) {
-  const int64_t packs = divide_up(a.width, pack_size<T>);
-  const int threads = static_cast<int>(divide_up(divide_up(packs, Packs), warp_size) * warp_size);
-  const int rows = threads == warp_size ? block_threads / warp_size : 1;
-  const int64_t resident = multiprocessors() * int64_t{2048 / (threads * rows)};
-  const int64_t blocks = std::min(divide_up(a.rows, rows), resident);
-  const auto kernel = !row_aligned<T>(a)   ? rms_norm_kernel<T, Packs, 0, false>
-                      : a.terms.count == 1 ? rms_norm_kernel<T, Packs, 1, true>
-                      : a.terms.count == 2 ? rms_norm_kernel<T, Packs, 2, true>
-                      : a.terms.count == 3 ? rms_norm_kernel<T, Packs, 3, true>
-                                           : rms_norm_kernel<T, Packs, 0, true>;
-  kernel<<<static_cast<unsigned>(blocks), dim3(threads, rows), 0, stream>>>(a);
-}
-
-// Narrow rows fit one warp, which needs no barrier.
 template <typename T>
 void rms_norm(const RmsNormArguments& a, cudaStream_t stream) {
-  const int64_t packs = divide_up(a.width, pack_size<T>);
-  if (packs <= 32) return rms_norm<T, 1>(a, stream);
-  if (packs <= 64 || (packs > 128 && packs <= 256)) return rms_norm<T, 2>(a, stream);
-  if (packs <= 1024) return rms_norm<T, 4>(a, stream);
-  rms_norm<T, 8>(a, stream);
+  with_packs<T>(a.width, [&](auto packs) {
+    constexpr int held = packs();
+    const dim3 threads = row_threads<T, held>(a.width);
+    const auto kernel = !row_aligned<T>(a)   ? rms_norm_kernel<T, held, 0, false>
+                        : a.terms.count == 1 ? rms_norm_kernel<T, held, 1, true>
+                        : a.terms.count == 2 ? rms_norm_kernel<T, held, 2, true>
+                        : a.terms.count == 3 ? rms_norm_kernel<T, held, 3, true>
+                                             : rms_norm_kernel<T, held, 0, true>;
+    kernel<<<static_cast<unsigned>(row_blocks(a.rows, threads)), threads, 0, stream>>>(a);
+  });
 }
 
 }  // namespace

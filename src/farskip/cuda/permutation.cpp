@@ -10,15 +10,6 @@
 namespace farskip::cuda {
 namespace {
 
-void require_choices(int64_t top_k, std::string_view name) {
-  if (top_k >= 1 && top_k <= max_choices) return;
-  throw UnsupportedError("there is no kernel for so many choices a token",
-                         {.where = std::string(name),
-                          .expected = "1 to " + std::to_string(max_choices),
-                          .found = std::to_string(top_k),
-                          .hint = {}});
-}
-
 void require_first_row(int64_t first_row) {
   if (first_row >= 0) return;
   throw Error("rows begin before the first", {.where = "permute first_row",

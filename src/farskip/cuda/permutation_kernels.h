@@ -4,8 +4,6 @@
 
 namespace farskip::cuda {
 
-// Choices of a token: one lane of a warp each.
-inline constexpr int64_t max_choices = 32;
 // Tensors that rows may come in; more are joined first.
 inline constexpr int max_chunks = 16;
 

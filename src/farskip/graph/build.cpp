@@ -211,8 +211,11 @@ class ForwardBuilder {
         {.name = "final rows", .dtype = spec_.dtype, .shape = {head_rows, {model_.hidden}}});
     builder_.add_op(OpKind::final_norm, step_.at(0),
                     {last, step_.parameter("final_norm", {model_.hidden})}, {normed});
-    const ValueId logits = builder_.add_value(
-        {.name = "logits", .dtype = DType::float32, .shape = {head_rows, {vocabulary}}});
+    // Of those who read logits the loss alone widens them itself.
+    const ValueId logits =
+        builder_.add_value({.name = "logits",
+                            .dtype = spec_.end == StepEnd::logits ? DType::float32 : spec_.dtype,
+                            .shape = {head_rows, {vocabulary}}});
     const bool tied = model_.tied_embeddings && vocabulary == model_.vocabulary;
     const ValueId table = step_.parameter(tied ? "embedding" : "head", {vocabulary, model_.hidden});
     builder_.add_op(OpKind::head, step_.at(0), {normed, table}, {logits});

@@ -90,15 +90,7 @@ class Rule {
   }
 
   void loss() {
-    const ValueId logits = in_[0];
-    // The head's gradients are products in the dtype that the head computes in.
-    const Op& head = builder_.op(builder_.value(logits).producer);
-    Value gradient = builder_.value(logits);
-    gradient.name = "gradient";
-    gradient.dtype = builder_.value(head.inputs[0]).dtype;
-    const ValueId id = builder_.add_value(gradient);
-    builder_.add_op(OpKind::loss_gradient, at_, {logits, in_[1], in_[2], saved_[0]}, {id});
-    backward_.contribute(logits, id);
+    input_gradient(OpKind::loss_gradient, {in_[0], in_[1], in_[2], saved_[0]}, in_[0]);
   }
 
   void linear() {

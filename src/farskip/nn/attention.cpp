@@ -145,19 +145,6 @@ at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
   return by_heads(result.narrow(3, 0, value));
 }
 
-void check_inputs(const AttentionInputs& inputs) {
-  const auto& [q, k, v] = inputs;
-  require_shape(q, {-1, -1, -1}, "attention q");
-  require_shape(k, {q.size(0), -1, q.size(2)}, "attention k");
-  require_shape(v, {q.size(0), k.size(1), -1}, "attention v");
-  if (k.size(1) > 0 && q.size(1) % k.size(1) == 0) return;
-  throw Error("query heads do not divide over key heads",
-              {.where = "attention q",
-               .expected = "a multiple of " + std::to_string(k.size(1)) + " heads",
-               .found = std::to_string(q.size(1)),
-               .hint = {}});
-}
-
 }  // namespace
 
 AttentionInputs attention_prepare(const ModelConfig& config, const AttentionWeights& weights,
@@ -175,7 +162,7 @@ AttentionPrepared attention_prepare_saving(const ModelConfig& config,
 
 at::Tensor attention_core(const AttentionInputs& inputs, const std::vector<int64_t>& lengths,
                           double scale) {
-  check_inputs(inputs);
+  check_attention_inputs(inputs);
   const auto& [q, k, v] = inputs;
   const int64_t tokens = q.size(0), width = q.size(1) * v.size(2);
   if (!q.is_cpu() && tokens > 0) {
@@ -191,8 +178,21 @@ at::Tensor attention_core(const AttentionInputs& inputs, const std::vector<int64
   return out;
 }
 
+void check_attention_inputs(const AttentionInputs& inputs) {
+  const auto& [q, k, v] = inputs;
+  require_shape(q, {-1, -1, -1}, "attention q");
+  require_shape(k, {q.size(0), -1, q.size(2)}, "attention k");
+  require_shape(v, {q.size(0), k.size(1), -1}, "attention v");
+  if (k.size(1) > 0 && q.size(1) % k.size(1) == 0) return;
+  throw Error("query heads do not divide over key heads",
+              {.where = "attention q",
+               .expected = "a multiple of " + std::to_string(k.size(1)) + " heads",
+               .found = std::to_string(q.size(1)),
+               .hint = {}});
+}
+
 void check_attention(const AttentionInputs& inputs, const at::Tensor& out) {
-  check_inputs(inputs);
+  check_attention_inputs(inputs);
   require_shape(out, {inputs.q.size(0), inputs.q.size(1) * inputs.v.size(2)}, "attention output");
 }
 

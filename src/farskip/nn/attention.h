@@ -58,7 +58,8 @@ at::Tensor attention_core(const AttentionInputs& inputs, const std::vector<int64
 void attention_core_out(const at::Tensor& out, const AttentionInputs& inputs,
                         const std::vector<int64_t>& lengths, double scale);
 
-// Throws Error unless q, k, v and the attention's output fit each other.
+// Throw Error unless q, k and v, and the attention's output, fit each other.
+void check_attention_inputs(const AttentionInputs& inputs);
 void check_attention(const AttentionInputs& inputs, const at::Tensor& out);
 
 }  // namespace farskip

@@ -9,20 +9,21 @@
 
 namespace farskip {
 
-// attention_core_out that also keeps the log-sum-exp of every query's scores, fp32 [T, heads],
-// which its gradient needs.
-void attention_core_saving(const at::Tensor& out, const at::Tensor& log_sum_exp,
-                           const AttentionInputs& inputs, const std::vector<int64_t>& lengths,
-                           double scale);
+// attention_core that also keeps the log-sum-exp of every query's scores, which its gradient needs.
+struct AttentionSaved {
+  at::Tensor out;          // [T, heads * value head]
+  at::Tensor log_sum_exp;  // fp32 [T, heads]
+};
+AttentionSaved attention_core_saving(const AttentionInputs& inputs,
+                                     const std::vector<int64_t>& lengths, double scale);
 
-// The gradient of attention_core by q, k and v, into `d_inputs`, shaped as `inputs` and dense in
-// the last dimension. d_out and out [T, heads * value head]: the gradient by the output, and the
-// output itself. On a CPU each sequence is computed alone; on a GPU bits are the same from run to
-// run only in ATen's deterministic mode. Throws Error if shapes do not fit.
-void attention_core_gradient(const AttentionInputs& d_inputs, const at::Tensor& d_out,
-                             const AttentionInputs& inputs, const at::Tensor& out,
-                             const at::Tensor& log_sum_exp, const std::vector<int64_t>& lengths,
-                             double scale);
+// The gradient of attention_core by q, k and v, shaped as `inputs` and dense in the last dimension.
+// d_out [T, heads * value head]: the gradient by the output; `saved` as attention_core_saving made
+// it under the same determinism. On a CPU each sequence is computed alone; on a GPU bits are the
+// same from run to run only in ATen's deterministic mode. Throws Error if shapes do not fit.
+AttentionInputs attention_core_gradient(const at::Tensor& d_out, const AttentionInputs& inputs,
+                                        const AttentionSaved& saved,
+                                        const std::vector<int64_t>& lengths, double scale);
 
 namespace tensor_ops {
 

@@ -1,9 +1,9 @@
 #include "farskip/nn/attention_prepare_gradient.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
-#include <ATen/ops/zeros_like.h>
+#include <ATen/ops/sum.h>
 
 #include "farskip/base/error.h"
 #include "farskip/nn/check.h"
@@ -15,11 +15,9 @@ namespace {
 
 using QkNorm = AttentionConfig::QkNorm;
 
-// Undoes a rotation, which turns a gradient by rotated heads into one by heads: a copy.
-at::Tensor rotate_back(const at::Tensor& d, const RopeTable& rope, bool interleaved) {
-  const at::Tensor heads = d.clone(at::MemoryFormat::Contiguous);
-  apply_rope_(heads, {rope.cos, rope.sin.neg()}, interleaved);
-  return heads;
+// Undoes a rotation, which turns a gradient by rotated heads into one by heads.
+void rotate_back_(const at::Tensor& d, const RopeTable& rope, bool interleaved) {
+  apply_rope_(d, {rope.cos, rope.sin.neg()}, interleaved);
 }
 
 // Columns [first, first + count) of x.
@@ -38,40 +36,50 @@ struct GroupedWidths {
       : q(int64_t{a.heads} * a.head_dim), kv(int64_t{a.kv_heads} * a.head_dim), head(a.head_dim) {}
 };
 
+at::Tensor by_heads(const at::Tensor& x, int64_t head) { return x.unflatten(1, {-1, head}); }
+
 // How the norms of q and k see their rows: per head, or over all heads at once.
 at::Tensor norm_rows(const AttentionConfig& attention, const at::Tensor& x) {
-  return attention.qk_norm == QkNorm::per_head ? x.reshape({-1, attention.head_dim}) : x;
+  return attention.qk_norm == QkNorm::per_head ? by_heads(x, attention.head_dim) : x;
 }
 
+// From the gradient by what a norm of q or k made and clipping left, into `d_x`; d_y becomes the
+// gradient by what the norm made.
+void through_norm(const ModelConfig& config, const at::Tensor& d_x, const at::Tensor& d_y,
+                  const at::Tensor& x, const at::Tensor& weight) {
+  const AttentionConfig& attention = config.attention;
+  const at::Tensor rows = norm_rows(attention, x), d_rows = norm_rows(attention, d_y);
+  if (attention.clip_qkv > 0) {
+    d_rows.copy_(unclipped(d_rows, rms_norm(rows, weight, config.norm_eps), attention.clip_qkv));
+  }
+  rms_norm_gradient_out(norm_rows(attention, d_x), d_rows, rows, weight, config.norm_eps);
+}
+
+// Every part is written where it belongs, so that nothing is put together afterwards.
 AttentionPrepareGradient grouped_gradient(const ModelConfig& config,
                                           const AttentionWeights& weights, const AttentionInputs& d,
                                           const RopeTable& rope, const at::Tensor& first) {
   const AttentionConfig& attention = config.attention;
   const GroupedWidths widths(attention);
+  const int64_t tokens = d.q.size(0), rotated = widths.q + widths.kv;
+  const bool normed = attention.qk_norm != QkNorm::none;
   AttentionPrepareGradient result;
-  at::Tensor d_q = rotate_back(d.q, rope, config.rope.interleaved).flatten(1);
-  at::Tensor d_k = rotate_back(d.k, rope, config.rope.interleaved).flatten(1);
-  at::Tensor d_v = d.v.flatten(1);
-  if (attention.qk_norm != QkNorm::none) {
-    const at::Tensor q = columns(first, 0, widths.q), k = columns(first, widths.q, widths.kv);
-    auto behind_norm = [&](const at::Tensor& d_y, const at::Tensor& x, const at::Tensor& weight) {
-      if (attention.clip_qkv <= 0) return d_y;
-      const at::Tensor y = rms_norm(norm_rows(attention, x), weight, config.norm_eps);
-      return unclipped(d_y, y.view_as(d_y), attention.clip_qkv);
-    };
-    const at::Tensor normed_q = behind_norm(d_q, q, weights.q_norm);
-    const at::Tensor normed_k = behind_norm(d_k, k, weights.k_norm);
-    auto before_norm = [&](const at::Tensor& d_y, const at::Tensor& x, const at::Tensor& weight) {
-      return rms_norm_gradient(norm_rows(attention, d_y), norm_rows(attention, x), weight,
-                               config.norm_eps)
-          .view_as(d_y);
-    };
-    d_q = before_norm(normed_q, q, weights.q_norm);
-    d_k = before_norm(normed_k, k, weights.k_norm);
-    d_v = unclipped(d_v, columns(first, widths.q + widths.kv, widths.kv), attention.clip_qkv);
-    result.normed = at::cat({normed_q, normed_k}, 1);
+  result.first = at::empty({tokens, rotated + widths.kv}, d.q.options());
+  if (normed) result.normed = at::empty({tokens, rotated}, d.q.options());
+  auto take = [&](const at::Tensor& d_heads, int64_t at, int64_t width, const at::Tensor& weight) {
+    const at::Tensor of_first = columns(result.first, at, width);
+    const at::Tensor behind = normed ? columns(result.normed, at, width) : of_first;
+    by_heads(behind, widths.head).copy_(d_heads);
+    rotate_back_(by_heads(behind, widths.head), rope, config.rope.interleaved);
+    if (normed) through_norm(config, of_first, behind, columns(first, at, width), weight);
+  };
+  take(d.q, 0, widths.q, weights.q_norm);
+  take(d.k, widths.q, widths.kv, weights.k_norm);
+  at::Tensor d_v = columns(result.first, rotated, widths.kv);
+  d_v.copy_(d.v.flatten(1));
+  if (attention.clip_qkv > 0) {
+    d_v.copy_(unclipped(d_v, columns(first, rotated, widths.kv), attention.clip_qkv));
   }
-  result.first = at::cat({d_q, d_k, d_v}, 1);
   result.x = at::mm(result.first, weights.qkv);
   return result;
 }
@@ -94,26 +102,34 @@ AttentionPrepareGradient latent_gradient(const ModelConfig& config, const Attent
   const LatentWidths w(config.attention);
   const double eps = config.attention.lora_norm_eps;
   const bool interleaved = config.rope.interleaved;
+  const int64_t tokens = d.q.size(0);
+  const auto options = d.q.options();
   AttentionPrepareGradient result;
-  at::Tensor d_q = d.q.clone(at::MemoryFormat::Contiguous);
-  apply_rope_(d_q.narrow(2, w.nope, w.rotated), {rope.cos, rope.sin.neg()}, interleaved);
-  d_q = d_q.flatten(1);
+  result.first = at::empty({tokens, w.q + w.latent + w.rotated}, options);
+  const at::Tensor of_q = columns(result.first, 0, w.q);
+  if (w.q_lora > 0) result.q_b = at::empty({tokens, w.heads * (w.nope + w.rotated)}, options);
+  const at::Tensor d_q = by_heads(w.q_lora > 0 ? result.q_b : of_q, w.nope + w.rotated);
+  d_q.copy_(d.q);
+  rotate_back_(d_q.narrow(2, w.nope, w.rotated), rope, interleaved);
   // All heads share the rotated part of k.
-  const at::Tensor d_rotated =
-      rotate_back(d.k.narrow(2, w.nope, w.rotated).sum(1, /*keepdim=*/true), rope, interleaved);
-  result.kv_b = at::cat({d.k.narrow(2, 0, w.nope), d.v}, 2).flatten(1);
-  const at::Tensor d_latent = at::mm(result.kv_b, weights.kv_b);
-  result.normed = d_latent;
-  if (w.q_lora > 0) {
-    result.q_b = d_q;
-    const at::Tensor d_normed = at::mm(d_q, weights.q_b);
-    result.normed = at::cat({d_normed, d_latent}, 1);
-    d_q = rms_norm_gradient(d_normed, columns(first, 0, w.q_lora), weights.q_a_norm, eps);
-  }
-  result.first = at::cat(
-      {d_q, rms_norm_gradient(d_latent, columns(first, w.q, w.latent), weights.kv_a_norm, eps),
-       d_rotated.flatten(1)},
-      1);
+  at::Tensor d_rotated = by_heads(columns(result.first, w.q + w.latent, w.rotated), w.rotated);
+  at::sum_out(d_rotated, d.k.narrow(2, w.nope, w.rotated), {1}, /*keepdim=*/true);
+  rotate_back_(d_rotated, rope, interleaved);
+
+  result.kv_b = at::empty({tokens, w.heads * (w.nope + w.value)}, options);
+  const at::Tensor d_kv = by_heads(result.kv_b, w.nope + w.value);
+  d_kv.narrow(2, 0, w.nope).copy_(d.k.narrow(2, 0, w.nope));
+  d_kv.narrow(2, w.nope, w.value).copy_(d.v);
+  result.normed = at::empty({tokens, w.q_lora + w.latent}, options);
+  auto through = [&](const at::Tensor& delta, const at::Tensor& matrix, int64_t at, int64_t width,
+                     int64_t of_first, const at::Tensor& norm) {
+    at::Tensor normed = columns(result.normed, at, width);
+    at::mm_out(normed, delta, matrix);
+    rms_norm_gradient_out(columns(result.first, of_first, width), normed,
+                          columns(first, of_first, width), norm, eps);
+  };
+  if (w.q_lora > 0) through(result.q_b, weights.q_b, 0, w.q_lora, 0, weights.q_a_norm);
+  through(result.kv_b, weights.kv_b, w.q_lora, w.latent, w.q, weights.kv_a_norm);
   result.x = at::mm(result.first, weights.q_kv_a);
   return result;
 }

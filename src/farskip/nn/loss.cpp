@@ -4,14 +4,15 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/logsumexp.h>
 
+#include "farskip/cuda/loss.h"
 #include "farskip/nn/check.h"
+#include "farskip/nn/gpu.h"
 
 namespace farskip {
 namespace {
 
 void check(const at::Tensor& logits, const at::Tensor& labels, const at::Tensor& label_count) {
   require_shape(logits, {-1, -1}, "loss logits");
-  require_dtype(logits, at::kFloat, "loss logits");
   require_shape(labels, {logits.size(0)}, "labels");
   require_dtype(labels, at::kLong, "labels");
   require_shape(label_count, {1}, "label count");
@@ -30,9 +31,16 @@ CrossEntropy cross_entropy(const at::Tensor& logits, const at::Tensor& labels,
                            const at::Tensor& label_count) {
   check(logits, labels, label_count);
   CrossEntropy result;
-  result.log_sum_exp = at::logsumexp(logits, {1});
+  if (has_gpu_kernels(logits)) {
+    result.loss = at::empty({1}, logits.options().dtype(at::kFloat));
+    result.log_sum_exp = at::empty(labels.sizes(), result.loss.options());
+    cuda::cross_entropy_out(result.loss, result.log_sum_exp, logits, labels, label_count);
+    return result;
+  }
+  const at::Tensor wide = logits.to(at::kFloat);
+  result.log_sum_exp = at::logsumexp(wide, {1});
   const at::Tensor known = labels.ne(no_label);
-  const at::Tensor of_label = logits.gather(1, labels.clamp_min(0).unsqueeze(1)).squeeze(1);
+  const at::Tensor of_label = wide.gather(1, labels.clamp_min(0).unsqueeze(1)).squeeze(1);
   result.loss = ((result.log_sum_exp - of_label) * known).sum().view({1}) / label_count;
   return result;
 }
@@ -42,9 +50,13 @@ void cross_entropy_gradient_out(const at::Tensor& out, const at::Tensor& logits,
                                 const at::Tensor& log_sum_exp) {
   check(logits, labels, label_count);
   require_shape(out, logits.sizes(), "logits gradient");
+  require_dtype(out, logits.scalar_type(), "logits gradient");
   require_shape(log_sum_exp, labels.sizes(), "log-sum-exp");
+  if (has_gpu_kernels(logits)) {
+    return cuda::cross_entropy_gradient_out(out, logits, labels, label_count, log_sum_exp);
+  }
   const at::Tensor weight = (labels.ne(no_label) / label_count).unsqueeze(1);
-  at::Tensor gradient = (logits - log_sum_exp.unsqueeze(1)).exp_().mul_(weight);
+  at::Tensor gradient = (logits.to(at::kFloat) - log_sum_exp.unsqueeze(1)).exp_().mul_(weight);
   gradient.scatter_add_(1, labels.clamp_min(0).unsqueeze(1), weight.neg());
   at::Tensor(out).copy_(gradient);
 }

@@ -7,7 +7,9 @@
 #include <ATen/ops/silu.h>
 #include <ATen/ops/silu_backward.h>
 
+#include "farskip/cuda/mlp.h"
 #include "farskip/nn/check.h"
+#include "farskip/nn/gpu.h"
 #include "farskip/nn/mlp.h"
 
 namespace farskip {
@@ -18,6 +20,10 @@ SiluGradient silu_multiply_gradient(const at::Tensor& d_activated, const at::Ten
   require_shape(products, {d_activated.size(0), 2 * width}, "silu input");
   SiluGradient result{at::empty_like(products), at::empty_like(d_activated)};
   if (products.numel() == 0) return result;
+  if (has_gpu_kernels(products) && products.is_contiguous() && d_activated.is_contiguous()) {
+    cuda::silu_multiply_gradient_out(result.deltas, result.activated, d_activated, products);
+    return result;
+  }
   silu_multiply_out(result.activated, products);
   const at::Tensor gate = products.narrow(1, 0, width), up = products.narrow(1, width, width);
   result.deltas.narrow(1, 0, width).copy_(at::silu_backward(d_activated * up, gate));

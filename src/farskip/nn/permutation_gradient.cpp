@@ -7,7 +7,9 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
 
+#include "farskip/cuda/permutation_gradient.h"
 #include "farskip/nn/check.h"
+#include "farskip/nn/gpu.h"
 #include "farskip/nn/permutation.h"
 #include "farskip/nn/tensor_ops.h"
 
@@ -62,6 +64,7 @@ void unpermute_gradient_out(const at::Tensor& rows, const at::Tensor& d_out,
   require_dtype(weights, at::kFloat, "unpermute weights");
   const int64_t top_k = weights.size(1);
   check(rows, d_out, inverse, top_k);
+  if (has_gpu_kernels(rows)) return cuda::unpermute_gradient_out(rows, d_out, inverse, weights);
   if (!rows.is_cpu()) {
     const at::Tensor weighed = d_out.unsqueeze(1).to(at::kFloat) * weights.unsqueeze(2);
     return permute_by_inverse_out(rows, weighed.flatten(0, 1).to(rows.scalar_type()), inverse, 1);
@@ -79,6 +82,11 @@ at::Tensor routing_weights_gradient(const at::Tensor& d_out, const at::Tensor& r
                                     const at::Tensor& inverse, int64_t top_k) {
   check(rows, d_out, inverse, top_k);
   const int64_t tokens = d_out.size(0), width = d_out.size(1);
+  if (has_gpu_kernels(rows)) {
+    const at::Tensor out = at::empty({tokens, top_k}, rows.options().dtype(at::kFloat));
+    cuda::routing_weights_gradient_out(out, d_out, rows, inverse);
+    return out;
+  }
   if (!rows.is_cpu()) {
     const at::Tensor absent = inverse.lt(0).view({tokens, top_k});
     const at::Tensor chosen =

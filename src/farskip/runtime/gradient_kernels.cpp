@@ -43,7 +43,7 @@ void run_linear_weight_gradient(const KernelContext& context, Inputs in, Outputs
 }
 
 void run_norm_gradient(const KernelContext& context, Inputs in, Outputs out) {
-  deliver(out[0], rms_norm_gradient(in[0], in[1], in[2], context.model.norm_eps));
+  rms_norm_gradient_out(out[0], in[0], in[1], in[2], context.model.norm_eps);
 }
 
 void run_norm_weight_gradient(const KernelContext& context, Inputs in, Outputs) {
@@ -51,8 +51,11 @@ void run_norm_weight_gradient(const KernelContext& context, Inputs in, Outputs) 
 }
 
 void run_attention_core_gradient(const KernelContext& context, Inputs in, Outputs out) {
-  attention_core_gradient({out[0], out[1], out[2]}, in[0], {in[1], in[2], in[3]}, in[4], in[5],
-                          context.lengths, context.model.softmax_scale());
+  AttentionInputs made = attention_core_gradient(in[0], {in[1], in[2], in[3]}, {in[4], in[5]},
+                                                 context.lengths, context.model.softmax_scale());
+  deliver(out[0], std::move(made.q));
+  deliver(out[1], std::move(made.k));
+  deliver(out[2], std::move(made.v));
 }
 
 bool has_norms(const AttentionConfig& config) {
@@ -177,9 +180,9 @@ void add_gradient_kernels(KernelTable& table) {
   auto making = [](Kernel kernel) { return KernelEntry{.kernel = kernel, .makes_outputs = true}; };
   table.add(OpKind::loss_gradient, run_loss_gradient);
   table.add(OpKind::linear_gradient, run_linear_gradient);
-  table.add(OpKind::norm_gradient, making(run_norm_gradient));
+  table.add(OpKind::norm_gradient, run_norm_gradient);
   table.add(OpKind::attention_prepare_gradient, making(run_attention_prepare_gradient));
-  table.add(OpKind::attention_core_gradient, run_attention_core_gradient);
+  table.add(OpKind::attention_core_gradient, making(run_attention_core_gradient));
   table.add(OpKind::mlp_gradient, making(run_mlp_gradient));
   table.add(OpKind::mlp_products, run_mlp_products);
   table.add(OpKind::experts_products, making(run_experts_products));

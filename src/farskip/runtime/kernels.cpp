@@ -94,10 +94,9 @@ void run_attention_core(const KernelContext& context, Inputs in, Outputs out) {
   const AttentionInputs inputs{in[0], in[1], in[2]};
   const double scale = context.model.softmax_scale();
   if (out.size() > 1) {
-    const int64_t tokens = in[0].size(0), heads = in[0].size(1);
-    if (!out[0].defined()) out[0] = at::empty({tokens, heads * in[2].size(2)}, in[0].options());
-    if (!out[1].defined()) out[1] = at::empty({tokens, heads}, in[0].options().dtype(at::kFloat));
-    return attention_core_saving(out[0], out[1], inputs, context.lengths, scale);
+    AttentionSaved made = attention_core_saving(inputs, context.lengths, scale);
+    deliver(out[0], std::move(made.out));
+    return deliver(out[1], std::move(made.log_sum_exp));
   }
   if (out[0].defined()) return attention_core_out(out[0], inputs, context.lengths, scale);
   out[0] = attention_core(inputs, context.lengths, scale);

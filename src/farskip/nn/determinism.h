@@ -1,0 +1,16 @@
+#pragma once
+
+// What libraries must be asked for so that results have the same bits. For the whole process: called
+// before its first op, by programs; libraries that use farskip call them where they start.
+namespace farskip {
+
+// On a CPU: a row of a matrix product has the same bits whatever rows stand beside it, which pieces
+// and unequal ranks rest on. Intel's library otherwise sums in another order where there are few
+// rows (up to 15 with AVX-512), or at the end of many. An MKL_CBWR that is set stays.
+void use_row_independent_products();
+
+// Whether kernels of a GPU keep to one order of summation, so that gradients have the same bits in
+// every run; slower. Those that know no such order throw.
+void use_deterministic_kernels(bool deterministic);
+
+}  // namespace farskip
