@@ -62,8 +62,7 @@ TEST_F(CudaNormGradient, TakesPartsOfLargerTensors) {
                                 eps);
     EXPECT_LT(scaled_error(heads(out), by_input(heads(d), heads(x), weight)), 1e-5);
     EXPECT_TRUE(out.narrow(1, 0, 3).eq(1).all().item<bool>());
-    const at::Tensor sum =
-        cuda::rms_norm_weight_gradient(heads(on_gpu(d)), heads(on_gpu(x)), eps);
+    const at::Tensor sum = cuda::rms_norm_weight_gradient(heads(on_gpu(d)), heads(on_gpu(x)), eps);
     EXPECT_LT(scaled_error(sum, by_weight(heads(d), heads(x))), 1e-5);
   }
 }

@@ -165,7 +165,7 @@ TEST(Stages, HoldTheActivationsOf1F1B) {
                                  make_schedule("overlapped", graphs[stage], durations));
   };
   EXPECT_LT(peak(8, 0), 1.02 * peak(4, 0));
-  EXPECT_LT(peak(8, 0), 1.3 * peak(2, 0));  // weight gradients of one more
+  EXPECT_LT(peak(8, 0), 1.5 * peak(2, 0));  // weight gradients of one more
   EXPECT_LT(peak(8, 1), 1.5 * peak(1, 1));
   EXPECT_LT(peak(8, 1), 0.8 * peak(8, 0));
 }

@@ -78,9 +78,7 @@ __global__ void __launch_bounds__(row_threads)
   const float log_sum_exp = all.most + logf(all.sum);
   const int64_t label = a.labels[token];
   a.log_sum_exp[token] = log_sum_exp;
-  terms[token] = label < 0                ? 0.0f
-                 : label < a.vocabulary ? log_sum_exp - to_float(row[label])
-                                          : NAN;
+  terms[token] = label < 0 ? 0.0f : label < a.vocabulary ? log_sum_exp - to_float(row[label]) : NAN;
 }
 
 __global__ void __launch_bounds__(sum_threads)
@@ -147,8 +145,8 @@ void log_sum_exp(const CrossEntropyArguments& a, float* terms, cudaStream_t stre
 template <typename T>
 void cross_entropy_gradient(const CrossEntropyArguments& a, void* out, cudaStream_t stream) {
   const bool aligned = rows_aligned<T>(a) && is_aligned(out);
-  const auto kernel = aligned ? cross_entropy_gradient_kernel<T, true>
-                              : cross_entropy_gradient_kernel<T, false>;
+  const auto kernel =
+      aligned ? cross_entropy_gradient_kernel<T, true> : cross_entropy_gradient_kernel<T, false>;
   const int64_t parts =
       divide_up(a.vocabulary, int64_t{gradient_threads} * pack_size<T> * packs_in_flight);
   const dim3 grid(static_cast<unsigned>(a.tokens), static_cast<unsigned>(parts));

@@ -6,8 +6,8 @@
 // computed in fp32; x and d_y [rows, H] or [rows, heads, d], dense in the last dimension, of one
 // dtype and device. Kernels go to the calling thread's current stream of that device and the host
 // does not wait; the order of every sum follows from the shapes and the device's kind alone. Throws
-// Error if shapes, dtypes or devices do not fit, UnsupportedError for other dtypes, for rows of more
-// than 16,384 (fp32: 8,192) elements, and in builds without CUDA.
+// Error if shapes, dtypes or devices do not fit, UnsupportedError for other dtypes, for rows of
+// more than 16,384 (fp32: 8,192) elements, and in builds without CUDA.
 namespace farskip::cuda {
 
 // By x, into `out`, shaped as x and dense in the last dimension; weight [H] or [d].

@@ -54,7 +54,9 @@ __device__ __forceinline__ float inverse_rms(float squares, int width, float eps
 }
 
 template <typename T, int Packs, bool Aligned>
-__global__ void __launch_bounds__(most_row_threads, Packs <= 2 ? 3 : Packs <= 4 ? 2 : 1)
+__global__ void __launch_bounds__(most_row_threads, Packs <= 2   ? 3
+                                                    : Packs <= 4 ? 2
+                                                                 : 1)
     rms_norm_gradient_kernel(const __grid_constant__ NormGradientArguments a) {
   __shared__ WarpPartials squares_partial[2], dot_partial[2];
   const int step = static_cast<int>(blockDim.x) * pack_size<T>;
@@ -135,7 +137,8 @@ __global__ void __launch_bounds__(sum_columns* sum_lanes)
   const int column = static_cast<int>(blockIdx.x) * sum_columns + static_cast<int>(threadIdx.x);
   float sum = 0.0f;
   if (column < width) {
-    for (int64_t row = threadIdx.y; row < count; row += sum_lanes) sum += rows[row * width + column];
+    for (int64_t row = threadIdx.y; row < count; row += sum_lanes)
+      sum += rows[row * width + column];
   }
   of_lane[threadIdx.y][threadIdx.x] = sum;
   __syncthreads();

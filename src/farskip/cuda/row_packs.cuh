@@ -59,7 +59,8 @@ dim3 row_threads(int64_t width) {
 
 // Blocks that go on from row to row, as many as `threads` resident threads a multiprocessor.
 inline int64_t row_blocks(int64_t rows, dim3 block, int threads = 2048) {
-  const int64_t resident = multiprocessors() * int64_t{threads / static_cast<int>(block.x * block.y)};
+  const int64_t resident =
+      multiprocessors() * int64_t{threads / static_cast<int>(block.x * block.y)};
   return std::min(divide_up(rows, block.y), resident);
 }
 

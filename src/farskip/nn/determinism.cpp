@@ -6,9 +6,7 @@
 
 namespace farskip {
 
-void use_row_independent_products() {
-  ::setenv("MKL_CBWR", "AUTO,STRICT", /*overwrite=*/0);
-}
+void use_row_independent_products() { ::setenv("MKL_CBWR", "AUTO,STRICT", /*overwrite=*/0); }
 
 void use_deterministic_kernels(bool deterministic) {
   // cuBLAS promises the same bits on several streams only with workspaces of a fixed size.

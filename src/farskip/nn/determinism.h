@@ -1,7 +1,7 @@
 #pragma once
 
-// What libraries must be asked for so that results have the same bits. For the whole process: called
-// before its first op, by programs; libraries that use farskip call them where they start.
+// What libraries must be asked for so that results have the same bits. For the whole process:
+// called before its first op, by programs; libraries that use farskip call them where they start.
 namespace farskip {
 
 // On a CPU: a row of a matrix product has the same bits whatever rows stand beside it, which pieces
