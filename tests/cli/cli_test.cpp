@@ -85,6 +85,28 @@ TEST_F(Cli, PlanOfTrainingShowsWhatRecomputationBuys) {
   EXPECT_EQ(farskip(base + "--dispatch per-rank").status, 1);
 }
 
+TEST_F(Cli, PlanOfTrainingInPipelineStages) {
+  const std::string base =
+      "plan deepseek-v2-lite --layers 6 --training --recompute none --connectivity farskip ";
+  auto fastest = [&](const std::string& flags) {
+    const Output output = farskip(base + "--micro-batches 8 --json " + flags);
+    EXPECT_EQ(output.status, 0);
+    const auto json = nlohmann::json::parse(output.text);
+    EXPECT_EQ(json.at("micro_batches"), 8);
+    double seconds = 1e9;
+    for (const auto& row : json.at("rows")) {
+      seconds = std::min(seconds, row.at("step_seconds").get<double>());
+    }
+    return seconds;
+  };
+  const double whole = fastest(""), staged = fastest("--pipeline-stages 3");
+  EXPECT_GT(staged, whole / 3);
+  EXPECT_LT(staged, 0.6 * whole);
+  EXPECT_NE(farskip(base + "--pipeline-stages 2").text.find("2 stages"), std::string::npos);
+  EXPECT_EQ(farskip(base + "--pipeline-stages 7").status, 2);
+  EXPECT_EQ(farskip("plan deepseek-v2-lite --pipeline-stages 2").status, 2);
+}
+
 TEST_F(Cli, LogitsAreTheSameToTheBitHoweverTheyAreScheduled) {
   const std::string base = "logits " + fixtures + "deepseek_v2 --tokens " + fixtures +
                            "deepseek_v2/golden.safetensors --connectivity farskip --ranks 2 ";

@@ -1,6 +1,7 @@
 // The nccl group over a stand-in for NCCL, its device and its network.
 #include "farskip/comm/nccl.h"
 
+#include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
 #include <gmock/gmock.h>
@@ -10,6 +11,8 @@
 #include "farskip/base/error.h"
 #include "farskip/comm/collective.h"
 #include "farskip/comm/deadline.h"
+#include "farskip/comm/part_bootstrap.h"
+#include "farskip/comm/two_way.h"
 #include "jobs.h"
 #include "script.h"
 
@@ -72,6 +75,88 @@ TEST(Nccl, SaysWhatItIsAndCountsBytes) {
     EXPECT_EQ(api->calls("comm_destroy"), 1);
     EXPECT_EQ(api->calls("comm_abort"), 0);
   }
+}
+
+// A rank's groups for collectives and for messages each way, each over a network of its own.
+struct TwoWayJob {
+  explicit TwoWayJob(int size, Seconds deadline = Seconds(20)) {
+    for (NcclJob* way : {&collectives, &up, &down})
+      *way = make_nccl_job(size, {.deadline = deadline});
+    for (size_t rank = 0; rank < collectives.groups.size(); ++rank) {
+      groups.push_back(make_two_way(std::move(collectives.groups[rank]), std::move(up.groups[rank]),
+                                    std::move(down.groups[rank])));
+    }
+  }
+  NcclJob collectives, up, down;
+  std::vector<std::unique_ptr<Group>> groups;
+};
+
+TEST(NcclMessages, GoBothWaysBesideCollectives) {
+  const int size = 3;
+  const TwoWayJob job(size);
+  std::vector<at::Tensor> from_below(size), from_above(size);
+  std::vector<Work> works;
+  for (int rank = 0; rank < size; ++rank) {
+    Group& group = *job.groups[rank];
+    const at::Tensor own = at::full({5, 2}, rank, at::kFloat);
+    if (rank + 1 < size) works.push_back(group.send(own, rank + 1, 1));
+    if (rank > 0) works.push_back(group.send(own, rank - 1, 2));
+  }
+  for (int rank = 0; rank < size; ++rank) {
+    Group& group = *job.groups[rank];
+    from_below[rank] = at::zeros({5, 2});
+    from_above[rank] = at::zeros({5, 2});
+    if (rank > 0) works.push_back(group.receive(from_below[rank], rank - 1, 1));
+    if (rank + 1 < size) works.push_back(group.receive(from_above[rank], rank + 1, 2));
+    works.push_back(group.send(at::zeros({0, 3}), (rank + 1) % size, 3));  // nothing to move
+  }
+  for (const Work& work : works) work.synchronize();
+  EXPECT_EQ(job.groups[0]->traffic().bytes_sent, 40);
+  EXPECT_EQ(job.groups[1]->traffic().bytes_sent, 80);
+  EXPECT_EQ(job.groups[2]->traffic().bytes_received, 40);
+  run_and_check(job.groups, mixed_script(size, 10));
+  for (int rank = 0; rank < size; ++rank) {
+    if (rank > 0) {
+      EXPECT_TRUE(from_below[rank].eq(rank - 1).all().item<bool>());
+    }
+    if (rank + 1 < size) {
+      EXPECT_TRUE(from_above[rank].eq(rank + 1).all().item<bool>());
+    }
+  }
+  EXPECT_EQ(job.up.apis[0]->calls("send"), job.up.apis[1]->calls("send"));
+  EXPECT_GT(job.down.apis[2]->calls("send"), job.down.apis[0]->calls("send"));
+}
+
+TEST(NcclMessages, ASenderThatStaysAwayEndsAtTheDeadline) {
+  const TwoWayJob job(2, Seconds(0.3));
+  const Work work = job.groups[1]->receive(at::zeros({2}), 0, 7);
+  EXPECT_THROW(work.synchronize(), CommError);
+  EXPECT_THROW(job.groups[1]->receive(at::zeros({2}), 0, 8), CommError);
+}
+
+TEST(NcclMessages, AnErrorOfNcclFailsTheMessage) {
+  const TwoWayJob job(2);
+  job.up.apis[0]->arm({.call = "send"});
+  EXPECT_THROW(job.groups[0]->send(at::zeros({2}), 1, 7), CommError);
+  // Posting throws already where the news is there.
+  EXPECT_THROW(job.groups[1]->receive(at::zeros({2}), 0, 7).synchronize(), CommError);
+}
+
+TEST(PartOfJob, IsAJobOfItsOwn) {
+  const auto job = join_job(4);
+  const auto errors = errors_of_ranks(4, [&](int rank) {
+    const auto part = part_of_job(job[static_cast<size_t>(rank)], rank % 2);
+    EXPECT_EQ(part->size(), 2);
+    EXPECT_EQ(part->rank(), rank / 2);
+    EXPECT_EQ(part->broadcast(std::to_string(rank)), std::to_string(rank % 2));
+    const std::vector<std::string> expected = {std::to_string(rank % 2),
+                                               std::to_string(rank % 2 + 2)};
+    EXPECT_EQ(part->all_gather(std::to_string(rank)), expected);
+    part->barrier();
+  });
+  EXPECT_THAT(errors, Each(IsEmpty()));
+  job[3]->fail("enough");
+  EXPECT_THAT(job[3]->failure().value_or(""), HasSubstr("enough"));
 }
 
 TEST(Nccl, OptionsOutOfRangeAndNoNccl) {

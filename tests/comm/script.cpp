@@ -110,6 +110,9 @@ Work Step::post(Group& group) const {
       return group.broadcast(outputs[rank], root, tag, ready);
     case CollectiveKind::barrier:
       return group.barrier(tag);
+    case CollectiveKind::send:
+    case CollectiveKind::receive:
+      break;  // a script is of what all ranks take part in
   }
   return {};
 }

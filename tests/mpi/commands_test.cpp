@@ -61,6 +61,13 @@ class MpiCommands : public ::testing::Test {
     return job;
   }
 
+  // A command of one process: its status.
+  static int run_alone(const Words& command) {
+    std::string line;
+    for (const std::string& word : command) line += word + " ";
+    return std::system((line + ">/dev/null 2>&1").c_str());
+  }
+
   const fs::path folder_ = fs::temp_directory_path() / ("farskip_mpi_" + std::to_string(getpid()));
 };
 
@@ -149,52 +156,68 @@ TEST_F(MpiCommands, BenchOverProcesses) {
   EXPECT_GT(json.at("link").at("bytes_per_second"), 0);
 }
 
-// Losses and the states of both ranks; chunks, router losses and an update in several buckets too.
-TEST_F(MpiCommands, TrainIsTheBitsOfLocalRanks) {
-  testing::write_learnable_text(path("train.tokens"), 5000, 1);
-  const auto command = [&](const std::string& run) {
-    return Words{FARSKIP_BINARY,
-                 "train",
-                 "--model",
-                 fixtures + "deepseek_v2/config.json",
-                 "--data",
-                 path("train.tokens"),
-                 "--validation",
-                 path("train.tokens"),
-                 "--validation-sequences",
-                 "4",
-                 "--out",
-                 path(run),
-                 "--sequence-length",
-                 "24",
-                 "--sequences",
-                 "8",
-                 "--steps",
-                 "5",
-                 "--log-every",
-                 "1",
-                 "--bucket-mib",
-                 "0.25",
-                 "--expert-chunks",
-                 "2",
-                 "--balance-loss",
-                 "0.01"};
-  };
-  std::string local;
-  for (const std::string& word : command("local") + Words{"--ranks", "2"}) local += word + " ";
-  ASSERT_EQ(std::system((local + ">/dev/null 2>&1").c_str()), 0);
-  const Words over_mpi = command("mpi") + Words{"--transport", "mpi"};
-  const JobResult job = run({over_mpi, over_mpi});
-  ASSERT_EQ(job.status, 0) << job.output;
-  const RunMetrics expected = read_run_metrics(path("local")),
-                   found = read_run_metrics(path("mpi"));
+Words train_command(const std::string& tokens, const std::string& out, const Words& more) {
+  Words command = {FARSKIP_BINARY,
+                   "train",
+                   "--model",
+                   fixtures + "deepseek_v2/config.json",
+                   "--data",
+                   tokens,
+                   "--validation",
+                   tokens,
+                   "--validation-sequences",
+                   "4",
+                   "--out",
+                   out,
+                   "--sequence-length",
+                   "24",
+                   "--sequences",
+                   "8",
+                   "--steps",
+                   "5",
+                   "--log-every",
+                   "1",
+                   "--bucket-mib",
+                   "0.25",
+                   "--expert-chunks",
+                   "2",
+                   "--balance-loss",
+                   "0.01"};
+  return command + more;
+}
+
+void expect_same_losses(const std::string& expected_run, const std::string& found_run) {
+  const RunMetrics expected = read_run_metrics(expected_run), found = read_run_metrics(found_run);
   ASSERT_EQ(found.training.size(), 5u);
   for (size_t i = 0; i < 5; ++i) EXPECT_EQ(expected.training[i].loss, found.training[i].loss);
   EXPECT_EQ(expected.validation.at(0).loss, found.validation.at(0).loss);
+}
+
+// Losses and the states of both ranks; chunks, router losses and an update in several buckets too.
+TEST_F(MpiCommands, TrainIsTheBitsOfLocalRanks) {
+  testing::write_learnable_text(path("train.tokens"), 5000, 1);
+  ASSERT_EQ(run_alone(train_command(path("train.tokens"), path("local"), {"--ranks", "2"})), 0);
+  const Words over_mpi = train_command(path("train.tokens"), path("mpi"), {"--transport", "mpi"});
+  const JobResult job = run({over_mpi, over_mpi});
+  ASSERT_EQ(job.status, 0) << job.output;
+  expect_same_losses(path("local"), path("mpi"));
   for (int rank : {0, 1}) {
     const std::string file = "/" + checkpoint_name(5) + "/" + shard_file_name(rank);
     EXPECT_TRUE(read_file(path("local") + file) == read_file(path("mpi") + file)) << rank;
   }
+}
+
+TEST_F(MpiCommands, PipelineStagesAreTheBitsOfLocalRanksWithout) {
+  testing::write_learnable_text(path("train.tokens"), 5000, 1);
+  ASSERT_EQ(run_alone(train_command(path("train.tokens"), path("local"),
+                                    {"--ranks", "2", "--micro-batches", "4"})),
+            0);
+  const Words stages =
+      train_command(path("train.tokens"), path("stages"),
+                    {"--transport", "mpi", "--micro-batches", "4", "--pipeline-stages", "2"});
+  const JobResult job = run({stages, stages, stages, stages});
+  ASSERT_EQ(job.status, 0) << job.output;
+  expect_same_losses(path("local"), path("stages"));
 }
 
 }  // namespace

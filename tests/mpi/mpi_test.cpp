@@ -53,7 +53,8 @@ TEST(MpiEnds, AfterARankWasKilled) {
 }
 
 TEST(MpiEnds, AfterARankStopped) {
-  for (const char* where : {"Ends.StoppedRank", "Ends.RankStoppedInTheMiddleOfATransfer"}) {
+  for (const char* where :
+       {"Ends.StoppedRank", "Ends.SenderThatStopped", "Ends.RankStoppedInTheMiddleOfATransfer"}) {
     const JobResult job = run(3, where);
     EXPECT_EQ(job.status, 1);
     // The stopped one may get to print before it is killed, too.

@@ -1,5 +1,6 @@
 // The processes of an MPI job: GoogleTest cases that every process runs, chosen by --gtest_filter.
 // mpi_test.cpp starts them and knows how each must end.
+#include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -133,6 +134,49 @@ TEST(Works, PeersOfAnotherVersionOrOptionsAreRefused) {
   EXPECT_THROW(MpiProcess(Seconds(1)), UsageError);
 }
 
+// A ring of messages, each way, beside collectives.
+void pass_messages(Group& group, int64_t elements) {
+  const int size = group.size(), next = (group.rank() + 1) % size,
+            last = (group.rank() + size - 1) % size;
+  for (int i = 0; i < 10; ++i) {
+    const at::Tensor own = at::full({elements}, 100 * group.rank() + i, at::kFloat);
+    const at::Tensor up = at::zeros({elements}), down = at::zeros({elements}), sum = own.clone();
+    group.send(own, next, i).synchronize();
+    group.send(own, last, 50 + i).synchronize();
+    const Work reduced = group.all_reduce(sum, sum, 100 + i);
+    group.receive(up, last, i).synchronize();
+    group.receive(down, next, 50 + i).synchronize();
+    reduced.synchronize();
+    EXPECT_TRUE(up.eq(100 * last + i).all().item<bool>());
+    EXPECT_TRUE(down.eq(100 * next + i).all().item<bool>());
+  }
+}
+
+TEST(Works, MessagesBetweenTwoRanks) {
+  for (int64_t longest : {int64_t{1} << 20, int64_t{1000}}) {
+    const Groups groups = make_groups({.longest_message = longest});
+    for (int64_t elements : {0, 1, 5000, 200000}) {
+      if (elements * 4 / longest < 100) pass_messages(*groups[0], elements);
+    }
+    EXPECT_GT(groups[0]->traffic().bytes_sent, 0);
+  }
+}
+
+TEST(Works, GroupsOfAPartOfTheJob) {
+  const Groups halves = make_groups({.part = process->rank() % 2}),
+               others = make_groups({.part = process->rank() / 2});
+  const int size = process->size();
+  EXPECT_EQ(halves[0]->size(), size / 2);
+  EXPECT_EQ(halves[0]->rank(), process->rank() / 2);
+  EXPECT_EQ(others[0]->size(), 2);
+  const at::Tensor sum = at::full({4}, process->rank(), at::kFloat);
+  halves[0]->all_reduce(sum, sum, 1).synchronize();
+  int64_t expected = 0;
+  for (int rank = process->rank() % 2; rank < size; rank += 2) expected += rank;
+  EXPECT_TRUE(sum.eq(expected).all().item<bool>());
+  pass_messages(*others[0], 100);
+}
+
 // One rank posts something else; every rank is told the same.
 void expect_disagreement(const std::function<Work(Group&, bool odd)>& post,
                          const std::vector<std::string>& parts) {
@@ -173,6 +217,29 @@ TEST(Fails, WhereRanksDisagree) {
         return g.all_to_all(at::zeros({g.size(), 2}), at::zeros({g.size(), 2}), out, in, 8);
       },
       {"row counts disagree", "on rank 1"});
+}
+
+TEST(Fails, WhereTheEndsOfAMessageDisagree) {
+  const Groups groups = make_groups();
+  const int rank = process->rank();
+  const std::string error = error_of([&] {
+    if (rank == 0) groups[0]->send(at::zeros({2, 3}), 1, 7).synchronize();
+    if (rank == 1) groups[0]->receive(at::zeros({3, 2}), 0, 7).synchronize();
+    groups[0]->barrier(1).synchronize();
+  });
+  EXPECT_THAT(error, AllOf(HasSubstr("[2, 3] on rank 0"), HasSubstr("[3, 2] on rank 1")));
+}
+
+TEST(Fails, ASenderThatStaysAwayRunsTheReceiverIntoTheDeadline) {
+  const Groups groups = make_groups({.deadline = Seconds(0.5)});
+  groups[0]->barrier(0).synchronize();
+  if (process->rank() != 1) std::this_thread::sleep_for(Seconds(1));
+  const std::string error = error_of([&] {
+    if (process->rank() == 1) groups[0]->receive(at::zeros({2}), 0, 7).synchronize();
+    groups[0]->barrier(1).synchronize();
+  });
+  EXPECT_THAT(error, AllOf(HasSubstr("the deadline passed"), HasSubstr("rank 0 has sent nothing"),
+                           HasSubstr("receive, tag 7")));
 }
 
 TEST(Fails, ThrowingRankStopsTheOthersAtOnce) {
@@ -244,6 +311,14 @@ TEST(Ends, StoppedRank) {
   if (process->rank() == 1) kill(getpid(), SIGSTOP);
   EXPECT_THAT(error_of([&] { groups[0]->barrier(1).synchronize(); }),
               HasSubstr("rank 1 not entered after 1."));
+}
+
+TEST(Ends, SenderThatStopped) {
+  const Groups groups = make_groups({.deadline = Seconds(1)});
+  groups[0]->barrier(0).synchronize();
+  if (process->rank() == 1) kill(getpid(), SIGSTOP);
+  EXPECT_THAT(error_of([&] { groups[0]->receive(at::zeros({4}), 1, 5).synchronize(); }),
+              HasSubstr("rank 1 has sent nothing after 1."));
 }
 
 TEST(Ends, RankStoppedInTheMiddleOfATransfer) {

@@ -145,6 +145,32 @@ TEST(PlanTraining, TakesMoreThanThreeForwardSteps) {
   EXPECT_LT(step, 6 * once);
 }
 
+// A quarter of the layers in a quarter of the time, but for filling and draining.
+TEST(PlanTraining, StagesTakeTheirShareAndTheBubble) {
+  PlanRequest plan = training_request({"farskip"});
+  plan.variants = {{.connectivity = "farskip"}};
+  plan.training->micro_batches = 8;
+  const PlanRow whole = make_plan(plan)[0];
+  plan.training->stages = 4;
+  plan.keep_timelines = true;
+  const PlanRow staged = make_plan(plan)[0];
+  const double share = whole.metrics.step / 4, bubble = 1 + 3.0 / 8;
+  EXPECT_GT(staged.metrics.step, 1.1 * share);
+  EXPECT_LT(staged.metrics.step, 1.4 * bubble * share);
+  EXPECT_LT(staged.parameter_bytes, 0.5 * whole.parameter_bytes);
+  EXPECT_LT(staged.tokens_per_second, whole.tokens_per_second);
+  EXPECT_NEAR(staged.tokens_per_second * 4 * staged.metrics.step,
+              whole.tokens_per_second * whole.metrics.step, 1e-3);
+  ASSERT_TRUE(staged.forward_overlap && staged.backward_overlap);
+  EXPECT_GT(*staged.forward_overlap, 50);
+  EXPECT_FALSE(staged.timeline.spans.empty());
+  // Two micro-batches interleaved are another way to have several.
+  plan.variants = {{.two_batch = true}, {.connectivity = "farskip"}};
+  EXPECT_EQ(make_plan(plan).size(), 1u);
+  plan.training->stages = 9;
+  EXPECT_THROW(make_plan(plan), UsageError);
+}
+
 TEST(PlanTraining, RefusesFormsWithoutABackward) {
   PlanRequest plan = training_request({"farskip"});
   plan.steps[0].dispatch = DispatchForm::per_rank;

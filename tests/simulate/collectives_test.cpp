@@ -69,6 +69,13 @@ TEST(Collectives, LatencyComesOnTopOnceMoreBetweenNodes) {
   EXPECT_NEAR(dispatch_seconds(profile, 16, nothing), 56.2e-6, 1e-12);
 }
 
+TEST(Collectives, MessagesGoThroughTheNic) {
+  const HardwareProfile profile = load_hardware("h100-sxm");
+  const double nothing = message_seconds(profile, 0);
+  EXPECT_NEAR(nothing, profile.all_to_all_latency.value + profile.inter_node_latency.value, 1e-12);
+  EXPECT_NEAR(message_seconds(profile, 1e9) - nothing, 1e9 / profile.nic_bandwidth.value, 1e-9);
+}
+
 TEST(Collectives, OneRankNeedsNoTime) {
   for (TrafficPattern kind : all_kinds) {
     EXPECT_EQ(collective_seconds(load_hardware("h200"), kind, 1, 1e9), 0);

@@ -13,7 +13,7 @@
 #include "farskip/base/random.h"
 #include "farskip/comm/local.h"
 #include "farskip/comm/ranks.h"
-#include "farskip/train/group_meeting.h"
+#include "farskip/train/training_ranks.h"
 #include "state_of_model.h"
 #include "thread_meeting.h"
 
@@ -77,7 +77,7 @@ TEST_F(TrainingCheckpoints, AreLoadedOnAnyNumberOfRanks) {
 TEST_F(TrainingCheckpoints, RanksMayMeetOverAGroup) {
   run_ranks(make_local_groups(3), [&](Group& group) {
     const ShardList list = small_model_shard(3, group.rank());
-    const RankMeeting meeting = meeting_of(group, 7);
+    const RankMeeting meeting = TrainingRanks(group).meeting(7);
     save_checkpoint(path(), point_at(4), filled_shards(list, 4), {}, meeting);
     const auto shards = empty_shards(list);
     EXPECT_EQ(load_checkpoint(at_step(4), model, shards, meeting).step, 4);

@@ -8,6 +8,7 @@
 
 #include "../base/error_of.h"
 #include "farskip/base/error.h"
+#include "farskip/train/training_plan.h"
 #include "training_job.h"
 
 namespace farskip::testing {
@@ -78,6 +79,63 @@ TEST(Train, SetsOfRanksAgree) {
   const std::vector<double> rest = job.run(config, {.ranks = 4, .resume = true}).losses();
   EXPECT_EQ(first.losses(), std::vector(blocking.begin(), blocking.begin() + 3));
   expect_near({blocking.begin() + 3, blocking.end()}, rest, 3, 1e-5);
+}
+
+TEST(Train, PipelineStagesChangeNoBit) {
+  const TrainingJob job("deepseek_v3");
+  TrainConfig config = job.config("whole");
+  config.micro_batches = 4;
+  config.balance_loss = 0.01;
+  config.bias_update_speed = 0.001;
+  config.max_norm = 0.5;  // clips
+  const TrainingJob::Run whole = job.run(config, {.ranks = 2});
+  for (int stages : {2, 4}) {
+    SCOPED_TRACE(stages);
+    config.out = (job.folder() / ("stages-" + std::to_string(stages))).string();
+    config.pipeline_stages = stages;
+    const TrainingJob::Run run = job.run(config, {.ranks = 2 * stages});
+    EXPECT_EQ(whole.losses(), run.losses());
+    EXPECT_EQ(whole.result.validation_loss, run.result.validation_loss);
+    for (size_t i = 0; i < whole.reports.size(); ++i) {
+      EXPECT_EQ(whole.reports[i].gradient_norm, run.reports[i].gradient_norm) << i;
+      EXPECT_EQ(whole.reports[i].router_losses, run.reports[i].router_losses) << i;
+      EXPECT_EQ(whole.reports[i].max_loads, run.reports[i].max_loads) << i;
+    }
+    EXPECT_GT(run.reports[0].gradient_norm, config.max_norm);
+  }
+}
+
+// Expert parallelism, data parallelism and stages at once.
+TEST(Train, PipelineStagesOfSetsOfRanksChangeNoBit) {
+  const TrainingJob job;
+  TrainConfig config = job.config("whole");
+  config.micro_batches = 2;
+  config.data_parallel = 2;
+  const std::vector<double> whole = job.run(config, {.ranks = 4}).losses();
+  config.out = (job.folder() / "stages").string();
+  config.pipeline_stages = 2;
+  config.expert_chunks = config.pieces = 2;
+  config.recompute = "all";
+  EXPECT_EQ(whole, job.run(config, {.ranks = 8}).losses());
+}
+
+TEST(Train, ResumesOnAnotherNumberOfStages) {
+  const TrainingJob job;
+  TrainConfig config = job.config("whole");
+  config.micro_batches = 4;
+  config.steps = 8;
+  const std::vector<double> whole = job.run(config, {}).losses();
+  for (const auto& [before, behind] : {std::pair{1, 4}, {2, 1}, {4, 2}}) {
+    SCOPED_TRACE(std::to_string(before) + ", then " + std::to_string(behind));
+    config.out = (job.folder() / ("stages-" + std::to_string(before))).string();
+    config.pipeline_stages = before;
+    std::vector<double> losses = job.run(config, {.ranks = 2 * before, .stop_after = 3}).losses();
+    config.pipeline_stages = behind;
+    for (double loss : job.run(config, {.ranks = 2 * behind, .resume = true}).losses()) {
+      losses.push_back(loss);
+    }
+    EXPECT_EQ(whole, losses);
+  }
 }
 
 TEST(Train, SchedulesAndRewritesChangeNoBit) {
@@ -194,6 +252,31 @@ TEST(Train, ValueThatIsNotFiniteIsNamed) {
               AllOf(HasSubstr("step 1"), HasSubstr("rank 1"), HasSubstr("experts of layer 3"),
                     HasSubstr("expert rows")));
   EXPECT_FALSE(std::filesystem::exists(job.folder() / "nan" / "step-00000001"));
+}
+
+TEST(Train, ValueThatIsNotFiniteIsNamedByItsStage) {
+  const TrainingJob job;
+  TrainConfig config = job.config("nan");
+  config.micro_batches = config.pipeline_stages = 2;
+  auto spoil = [](std::vector<Weights>& weights) {
+    weights[3].at("layer.3.experts.down")[1].fill_(std::numeric_limits<float>::infinity());
+  };
+  EXPECT_THAT(error_of([&] { job.run(config, {.ranks = 4, .change_weights = spoil}); }),
+              AllOf(HasSubstr("step 1"), HasSubstr("experts of layer 3")));
+}
+
+TEST(Train, StagesThatDoNotFitAreRefused) {
+  const TrainingJob job;
+  TrainConfig config = job.config("run");
+  config.pipeline_stages = 2;
+  EXPECT_THAT(error_of([&] { training_placement(config, {}, 3); }),
+              AllOf(HasSubstr("--pipeline-stages"), HasSubstr("3 ranks")));
+  config.two_batch = true;
+  EXPECT_THAT(error_of([&] { job.run(config, {.ranks = 4}); }), HasSubstr("two_batch"));
+  config.two_batch = false;
+  config.pipeline_stages = 5;
+  EXPECT_THAT(error_of([&] { job.run(config, {.ranks = 5}); }),
+              AllOf(HasSubstr("stages do not fit the layers"), HasSubstr("1 to 4")));
 }
 
 TEST(Train, FoldersAndSettingsOfOtherRunsAreRefused) {

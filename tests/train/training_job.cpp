@@ -71,8 +71,12 @@ TrainingJob::Run TrainingJob::run(const TrainConfig& config, const Options& opti
     weights.push_back(weights[static_cast<size_t>(rank % placement.ranks())]);
   }
   if (options.change_weights) options.change_weights(weights);
-  const auto groups =
-      make_local_groups(options.ranks, {.deadline = std::chrono::duration<double>(20)});
+  const LocalOptions local{.deadline = std::chrono::duration<double>(20)};
+  const std::vector<StageRank> ranks =
+      config.pipeline_stages == 1
+          ? in_one_stage(make_local_groups(options.ranks, local))
+          : make_local_stages(config.pipeline_stages, options.ranks / config.pipeline_stages,
+                              local);
   const Connectivity connectivity = Connectivity::preset(options.connectivity, model_.layers);
   const TokenFile data(config.data), validation(config.validation);
   Run run;
@@ -83,7 +87,7 @@ TrainingJob::Run TrainingJob::run(const TrainConfig& config, const Options& opti
                       .model_config = model_text_,
                       .connectivity = connectivity,
                       .weights = weights,
-                      .groups = groups,
+                      .ranks = ranks,
                       .data = data,
                       .validation = &validation,
                       .resume = options.resume},

@@ -27,7 +27,7 @@ class TrainingJob {
     std::vector<double> losses() const;
   };
   struct Options {
-    int ranks = 2;
+    int ranks = 2;  // of all stages
     bool resume = false;
     int64_t stop_after = 0;  // sets the stop flag once so many steps are reported
     std::function<void(std::vector<Weights>&)> change_weights = {};

@@ -45,7 +45,9 @@ PlanRequest request_of(const PlanOptions& options) {
     }
   }
   if (options.training) {
-    request.training = TrainingSpec{.bucket_bytes = options.bucket_mib * 1024 * 1024};
+    request.training = TrainingSpec{.bucket_bytes = options.bucket_mib * 1024 * 1024,
+                                    .micro_batches = options.micro_batches,
+                                    .stages = options.pipeline_stages};
     std::vector<RecomputeKind> kinds;
     for (const std::string& name : options.recompute) kinds.push_back(recompute_kind(name));
     request.variants =
@@ -137,6 +139,19 @@ void add_plan_command(CLI::App& app) {
                    "with --training: gradients that are reduced at once, MiB")
       ->capture_default_str()
       ->check(CLI::Range(1.0, 1e6))
+      ->needs(training);
+  command
+      ->add_option("--micro-batches", o->micro_batches,
+                   "with --training: micro-batches of a step, each of --tokens-per-rank")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1024))
+      ->needs(training);
+  command
+      ->add_option("--pipeline-stages", o->pipeline_stages,
+                   "with --training: stages that the layers are cut into, each on "
+                   "--expert-parallel ranks")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1024))
       ->needs(training);
   command->add_flag("--json", o->json, "print JSON");
   command->add_option("--trace", o->trace,

@@ -66,7 +66,12 @@ void print_table(const PlanOptions& options, const ModelConfig& model,
   std::cout << "simulated" << (options.training ? " training: " : ": ") << model.name << ", "
             << options.hardware << ", " << options.precision << ", " << options.form
             << ", dispatch " << options.dispatch << ", routing " << options.routing << ", context "
-            << format_fixed(options.context, 0) << ", " << model.layer_count() << " layers\n";
+            << format_fixed(options.context, 0) << ", " << model.layer_count() << " layers";
+  if (options.micro_batches > 1 || options.pipeline_stages > 1) {
+    std::cout << ", " << options.pipeline_stages << " stages of as many ranks, "
+              << options.micro_batches << " micro-batches of as many tokens";
+  }
+  std::cout << "\n";
   const std::vector<PlanColumn> columns = columns_of(options.training);
   std::vector<Column> heads;
   for (const PlanColumn& column : columns) heads.push_back(column.column);
@@ -128,6 +133,8 @@ void print_json(const PlanOptions& options, const std::vector<PlanRow>& rows) {
                                 {"dispatch", options.dispatch},
                                 {"form", options.form},
                                 {"routing", options.routing},
+                                {"pipeline_stages", options.pipeline_stages},
+                                {"micro_batches", options.micro_batches},
                                 {"rows", nlohmann::ordered_json::array()}};
   for (const PlanRow& row : rows) out["rows"].push_back(to_json(row, options.training));
   std::cout << out.dump(2) << '\n';

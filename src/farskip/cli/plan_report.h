@@ -21,6 +21,7 @@ struct PlanOptions {
   bool training = false;
   std::vector<std::string> recompute = {"none", "attention", "experts", "all", "all-and-dispatch"};
   double bucket_mib = 64;
+  int micro_batches = 1, pipeline_stages = 1;
   bool json = false;
   std::string trace;
 };

@@ -135,7 +135,7 @@ void run(const TrainOptions& options, Ranks& ranks) {
   std::optional<TokenFile> validation;
   if (!config.validation.empty()) validation.emplace(config.validation);
   const std::vector<Weights> weights = first_weights(config, model.config, ranks);
-  const auto groups = ranks.take_groups();
+  const std::vector<StageRank> stages = ranks.take_stages(config.pipeline_stages);
   TrainLog log(config, ranks, options.peak_tflops * 1e12);
   const InterruptGuard guard;
   const TrainResult result = train(config,
@@ -143,7 +143,7 @@ void run(const TrainOptions& options, Ranks& ranks) {
                                     .model_config = model.text,
                                     .connectivity = connectivity,
                                     .weights = weights,
-                                    .groups = groups,
+                                    .ranks = stages,
                                     .data = data,
                                     .validation = validation ? &*validation : nullptr,
                                     .resume = options.resume},

@@ -71,6 +71,12 @@ void run_local(const TransportOptions& options, const std::function<void(Ranks&)
                                           .pin_threads = options.pin_threads,
                                           .device = ranks.device});
   };
+  ranks.open_stages = [&](int stages) {
+    return make_local_stages(stages, ranks.size / stages,
+                             {.deadline = Seconds(options.deadline),
+                              .pin_threads = options.pin_threads,
+                              .device = ranks.device});
+  };
   ranks.groups = ranks.open({});
   work(ranks);
 }
@@ -109,6 +115,12 @@ void run_nccl(const TransportOptions& options, const std::function<void(Ranks&)>
       return one(make_nccl_group(bootstrap, ranks.device,
                                  {.deadline = Seconds(options.deadline), .timed = true}));
     };
+    ranks.open_stages = [&](int stages) {
+      std::vector<StageRank> one;
+      one.push_back(make_nccl_stage(bootstrap, ranks.device, stages,
+                                    {.deadline = Seconds(options.deadline), .timed = true}));
+      return one;
+    };
     ranks.groups = ranks.open({});
     work(ranks);
   } catch (const std::exception& error) {
@@ -137,6 +149,18 @@ void run_mpi(const TransportOptions& options, const std::function<void(Ranks&)>&
       return one(make_mpi_group(
           process, {.deadline = Seconds(options.deadline), .pin_thread = options.pin_threads}));
     };
+    ranks.open_stages = [&](int stages) {
+      const int of_stage = ranks.size / stages;
+      auto open = [&](int part) {
+        return make_mpi_group(process, {.deadline = Seconds(options.deadline),
+                                        .part = part,
+                                        .pin_thread = options.pin_threads});
+      };
+      std::vector<StageRank> one(1);
+      one[0].within = open(process.rank() / of_stage);
+      one[0].between = open(process.rank() % of_stage);
+      return one;
+    };
     ranks.groups = ranks.open({});
     work(ranks);
   } catch (const std::exception& error) {
@@ -158,6 +182,23 @@ void run_mpi(const TransportOptions& options, const std::function<void(Ranks&)>&
 std::vector<std::unique_ptr<Group>> Ranks::take_groups(const std::optional<LinkOptions>& link) {
   auto taken = groups.empty() ? open(link) : std::exchange(groups, {});
   return link && !has_links ? make_throttled(std::move(taken), *link) : std::move(taken);
+}
+
+std::vector<StageRank> Ranks::take_stages(int stages) {
+  if (stages == 1) return in_one_stage(take_groups());
+  if (stages < 1 || size % stages != 0) {
+    throw UsageError("ranks do not divide into pipeline stages",
+                     {.where = "--pipeline-stages",
+                      .expected = "a divisor of " + std::to_string(size) + " ranks",
+                      .found = std::to_string(stages)});
+  }
+  if (!open_stages) {
+    throw UnsupportedError("this transport has no pipeline stages",
+                           {.where = "--pipeline-stages",
+                            .expected = "ranks over local, mpi or nccl",
+                            .found = "another --transport"});
+  }
+  return open_stages(stages);
 }
 
 void add_transport_options(CLI::App& command, TransportOptions& options, int most_ranks) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "farskip/comm/group.h"
+#include "farskip/comm/stages.h"
 #include "farskip/comm/throttled.h"
 
 namespace CLI {
@@ -42,9 +43,14 @@ struct Ranks {
   // Opens groups of `here`. Only where `has_links` is true it looks at the link.
   std::function<std::vector<std::unique_ptr<Group>>(const std::optional<LinkOptions>&)> open;
   bool has_links = false;
+  // Opens groups of `here` for a pipeline; not set where the transport has none.
+  std::function<std::vector<StageRank>(int stages)> open_stages;
   // The groups, or, once they were taken, new ones, with an emulated link where one is asked for.
   // Collective.
   std::vector<std::unique_ptr<Group>> take_groups(const std::optional<LinkOptions>& link = {});
+  // The ranks in as many pipeline stages: the groups, for one. Collective. Throws UsageError for
+  // stages that do not divide them, UnsupportedError for a transport without messages.
+  std::vector<StageRank> take_stages(int stages);
   // Whether this process holds rank 0, which writes and prints results.
   bool first() const { return here.front() == 0; }
 };

@@ -104,6 +104,8 @@ void check_shapes(const Collective& collective) {
       return;
     case CollectiveKind::broadcast:
     case CollectiveKind::barrier:
+    case CollectiveKind::send:
+    case CollectiveKind::receive:
       return;
   }
 }
@@ -114,7 +116,8 @@ CommError disagreement(const Signature& a, const Signature& b, const std::string
   return CommError(summary, {.where = a.name(),
                              .expected = expected + rank(a),
                              .found = found + rank(b),
-                             .hint = "all ranks must post the same collectives in the same order"});
+                             .hint = "all ranks must post the same collectives, and two ranks "
+                                     "their messages, in the same order"});
 }
 
 std::string layout_text(const Signature& part) {
@@ -124,7 +127,8 @@ std::string layout_text(const Signature& part) {
 }
 
 std::optional<CommError> find_common_disagreement(const Signature& a, const Signature& b) {
-  if (a.kind != b.kind) {
+  const bool ends_of_message = is_message(a.kind) && is_message(b.kind);
+  if (!ends_of_message && a.kind != b.kind) {
     return disagreement(a, b, "ranks disagree on the collective", to_string(a.kind),
                         to_string(b.kind) + ", tag " + std::to_string(b.tag));
   }
@@ -132,7 +136,7 @@ std::optional<CommError> find_common_disagreement(const Signature& a, const Sign
     return disagreement(a, b, "tags disagree", "tag " + std::to_string(a.tag),
                         "tag " + std::to_string(b.tag));
   }
-  if (a.root != b.root) {
+  if (!ends_of_message && a.root != b.root) {
     return disagreement(a, b, "roots disagree", "root " + std::to_string(a.root),
                         "root " + std::to_string(b.root));
   }
@@ -171,6 +175,10 @@ std::string to_string(CollectiveKind kind) {
       return "broadcast";
     case CollectiveKind::barrier:
       return "barrier";
+    case CollectiveKind::send:
+      return "send";
+    case CollectiveKind::receive:
+      return "receive";
   }
   return "unknown collective";
 }
@@ -178,8 +186,26 @@ std::string to_string(CollectiveKind kind) {
 std::string Collective::name() const { return name_of(kind, tag, rank); }
 std::string Signature::name() const { return name_of(kind, tag, rank); }
 
+namespace {
+
+void check_peer(const Collective& collective) {
+  if (collective.root >= 0 && collective.root < collective.size &&
+      collective.root != collective.rank) {
+    return;
+  }
+  reject(collective, "no such rank to exchange a message with",
+         "another rank below " + std::to_string(collective.size), std::to_string(collective.root));
+}
+
+}  // namespace
+
 void check_arguments(const Collective& collective) {
   if (collective.kind == CollectiveKind::barrier) return;
+  if (is_message(collective.kind)) {
+    const bool sends = collective.kind == CollectiveKind::send;
+    check_tensor(collective, sends ? collective.in : collective.out, "tensor");
+    return check_peer(collective);
+  }
   check_tensor(collective, collective.out, "out");
   check_tensor(collective, collective.in, "in");
   const at::Tensor& out = collective.out;
@@ -218,10 +244,12 @@ Signature signature_of(const Collective& collective) {
                       .root = collective.root,
                       .out_rows = collective.out_rows,
                       .in_rows = collective.in_rows};
-  if (!collective.in.defined()) return signature;
+  const at::Tensor& tensor =
+      collective.kind == CollectiveKind::receive ? collective.out : collective.in;
+  if (!tensor.defined()) return signature;
   const bool by_rows = collective.kind == CollectiveKind::all_to_all;
-  signature.dtype = collective.in.scalar_type();
-  signature.shape = collective.in.sizes().slice(by_rows ? 1 : 0).vec();
+  signature.dtype = tensor.scalar_type();
+  signature.shape = tensor.sizes().slice(by_rows ? 1 : 0).vec();
   return signature;
 }
 
@@ -236,6 +264,10 @@ std::optional<CommError> find_disagreement(std::span<const Signature> parts) {
     }
   }
   return std::nullopt;
+}
+
+std::optional<CommError> find_disagreement(const Signature& sent, const Signature& received) {
+  return find_common_disagreement(sent, received);
 }
 
 CommError group_failure(const Collective& collective, const std::string& reason) {
@@ -268,6 +300,10 @@ CollectiveBytes count_bytes(const Collective& collective) {
     }
     case CollectiveKind::barrier:
       return {};
+    case CollectiveKind::send:
+      return {bytes, 0};
+    case CollectiveKind::receive:
+      return {0, static_cast<int64_t>(collective.out.nbytes())};
   }
   return {};
 }

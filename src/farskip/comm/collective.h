@@ -19,19 +19,27 @@ enum class CollectiveKind {
   all_reduce,
   broadcast,
   barrier,
+  // The two ends of a message.
+  send,
+  receive,
 };
+inline bool is_message(CollectiveKind kind) {
+  return kind == CollectiveKind::send || kind == CollectiveKind::receive;
+}
 
 std::string to_string(CollectiveKind kind);
 
-// One rank's part in one collective: what it was called with, and nothing of how it is carried out.
+// One rank's part in one collective, or one end of a message: what it was called with, and nothing
+// of how it is carried out.
 struct Collective {
   CollectiveKind kind = CollectiveKind::barrier;
   Tag tag = 0;
   int rank = 0;
   int size = 1;
   at::Device device = at::kCPU;
-  int root = 0;                            // broadcast only
-  at::Tensor out, in;                      // broadcast: both the tensor; barrier: undefined
+  int root = 0;                            // broadcast; of a message: the other rank
+  at::Tensor out, in;                      // broadcast: both the tensor; barrier: undefined; of a
+                                           // message: one of them
   std::vector<int64_t> out_rows, in_rows;  // all_to_all only
   Event ready;                             // behind it the input is there
   int64_t in_bytes() const { return in.defined() ? static_cast<int64_t>(in.nbytes()) : 0; }
@@ -62,6 +70,8 @@ Signature signature_of(const Collective& collective);
 // kind, tag, root, dtype, shape, then row counts. Names two ranks and what each of them has. A part
 // may also disagree with itself, about the rows that stay on its rank.
 std::optional<CommError> find_disagreement(std::span<const Signature> parts);
+// The same of the two ends of a message: tag, dtype, shape.
+std::optional<CommError> find_disagreement(const Signature& sent, const Signature& received);
 
 // What a caller of `collective` is told when its group has failed for `reason`.
 CommError group_failure(const Collective& collective, const std::string& reason);

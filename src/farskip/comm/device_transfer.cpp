@@ -68,6 +68,8 @@ void device_transfer(Parts parts, int rank) {
       if (rank != own.root) copy(own.out, parts[static_cast<size_t>(own.root)]->in);
       return;
     case CollectiveKind::barrier:
+    case CollectiveKind::send:
+    case CollectiveKind::receive:
       return;
   }
 }

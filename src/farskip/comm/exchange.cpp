@@ -36,6 +36,17 @@ CommError deadline_error(const Collective& part, const std::string& who, Clock::
                             "collectives"});
 }
 
+std::optional<Clock::time_point> Exchange::pass_message(const Collective& part, Clock::time_point) {
+  throw no_messages(part, describe());
+}
+
+UnsupportedError no_messages(const Collective& part, const std::string& backend) {
+  return UnsupportedError("this backend has no messages between two ranks",
+                          {.where = part.name(), .found = backend});
+}
+
+std::string not_sent(int rank) { return "rank " + std::to_string(rank) + " has sent nothing"; }
+
 std::string not_entered(std::span<const int> ranks) {
   if (ranks.empty()) return "all ranks entered but not all done";
   return "rank " + join_numbers(ranks) + " not entered";

@@ -49,6 +49,12 @@ class Exchange {
   // current stream; returns once they are moved. False: it could not be
   // completed, and the group has failed.
   virtual bool finish() = 0;
+  // Carries out one end of a message, on a device with the current stream. A send leaves a copy for
+  // the receiver; a receive blocks until that is there. Returns when the bytes were there to be
+  // moved. Nothing: the group has failed, also because the ends disagree or the sender stays away
+  // for the deadline. Throws UnsupportedError where a backend has no messages.
+  virtual std::optional<Clock::time_point> pass_message(const Collective& part,
+                                                        Clock::time_point entry);
   // Sleeps until `time`; Clock::time_point::max() sleeps until the group fails. False as soon as it
   // does.
   virtual bool pause(Clock::time_point time) = 0;
@@ -73,5 +79,9 @@ CommError deadline_error(const Collective& part, const std::string& who, Clock::
                          Clock::duration elapsed);
 // Such a `who`: "rank 1, 3 not entered", or, for none, that all have entered but are not done.
 std::string not_entered(std::span<const int> ranks);
+// Of a message: the sender is missing.
+std::string not_sent(int rank);
+// What a backend without messages says.
+UnsupportedError no_messages(const Collective& part, const std::string& backend);
 
 }  // namespace farskip

@@ -68,6 +68,26 @@ Work Group::broadcast(at::Tensor tensor, int root, Tag tag, Event ready) {
 
 Work Group::barrier(Tag tag) { return submit({.kind = CollectiveKind::barrier, .tag = tag}); }
 
+Work Group::send(at::Tensor tensor, int to, Tag tag, Event ready) {
+  return submit({.kind = CollectiveKind::send,
+                 .tag = tag,
+                 .root = to,
+                 .in = std::move(tensor),
+                 .ready = std::move(ready)});
+}
+
+Work Group::receive(at::Tensor tensor, int from, Tag tag, Event ready) {
+  return submit({.kind = CollectiveKind::receive,
+                 .tag = tag,
+                 .root = from,
+                 .out = std::move(tensor),
+                 .ready = std::move(ready)});
+}
+
+Work Group::post_on(Group& group, Collective collective) {
+  return group.post(std::move(collective));
+}
+
 Work Group::submit(Collective collective) {
   collective.rank = rank();
   collective.size = size();

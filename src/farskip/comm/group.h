@@ -20,7 +20,8 @@ namespace farskip {
 
 using Clock = std::chrono::steady_clock;
 
-// Names one collective of a step; all ranks must use the same one. Usually the op id.
+// Names one collective or message of a step; all its ranks must use the same one. Usually the op
+// id.
 using Tag = int64_t;
 
 // When a collective was posted by this rank, when its last rank entered (its time starts there),
@@ -92,24 +93,29 @@ struct CollectiveBytes {
 struct Traffic {
   int64_t bytes_sent = 0;
   int64_t bytes_received = 0;
-  int64_t collectives = 0;
+  int64_t collectives = 0;  // and messages
   void add(const CollectiveBytes& bytes) {
     bytes_sent += bytes.out;
     bytes_received += bytes.in;
     ++collectives;
   }
+  void add(const Traffic& other) {
+    bytes_sent += other.bytes_sent;
+    bytes_received += other.bytes_received;
+    collectives += other.collectives;
+  }
 };
 
 struct Collective;
 
-// A group of ranks that communicate. One Group object per rank. Collectives return at once; they
-// run in the order in which the rank posts them. The caller allocates outputs, and neither inputs
-// nor outputs may be touched until the Work is done. Tensors are contiguous and on the group's
-// device. A collective starts no sooner than its input's producer is done: `ready`, on a device the
-// point in its stream behind which the input is there.
-// Thread rule: collectives from one thread at a time; abort from any.
-// Every collective throws CommError if the group has failed, and for arguments that do not fit;
-// UnsupportedError for a dtype that can not be summed. A failed group stays failed.
+// A group of ranks that communicate. One Group object per rank. Collectives and messages return at
+// once; they run in the order in which the rank posts them. The caller allocates outputs, and
+// neither inputs nor outputs may be touched until the Work is done. Tensors are contiguous and on
+// the group's device. A collective starts no sooner than its input's producer is done: `ready`, on
+// a device the point in its stream behind which the input is there. Thread rule: collectives from
+// one thread at a time; abort from any. Everything posted throws CommError if the group has failed,
+// and for arguments that do not fit; UnsupportedError for a dtype that can not be summed, and for a
+// message over a backend that has none. A failed group stays failed.
 class Group {
  public:
   virtual ~Group() = default;
@@ -132,14 +138,25 @@ class Group {
   Work broadcast(at::Tensor tensor, int root, Tag tag, Event ready = {});
   Work barrier(Tag tag);
 
+  // Messages: two ranks alone take part. Those from one rank to another are received in the order
+  // in which they are sent, each with its tag, shape and dtype. Two ranks may both send to each
+  // other and then receive. A send is done once `tensor` may be written again: over local and mpi
+  // without waiting for the receiver.
+  Work send(at::Tensor tensor, int to, Tag tag, Event ready = {});
+  Work receive(at::Tensor tensor, int from, Tag tag, Event ready = {});
+
   // Fails the whole group with `error`: pending and later Works on every rank throw it.
   virtual void abort(const CommError& error) noexcept = 0;
   virtual Traffic traffic() const = 0;
   // One line for people: backend and settings, e.g. "throttled(2.0 GB/s, 50 us) over local".
   virtual std::string describe() const = 0;
 
+ protected:
+  // For a group that hands on what it is asked to carry out.
+  static Work post_on(Group& group, Collective collective);
+
  private:
-  // Carries out one rank's part of a collective whose arguments were checked.
+  // Carries out one rank's part of a collective or message whose arguments were checked.
   virtual Work post(Collective collective) = 0;
   Work submit(Collective collective);
 };

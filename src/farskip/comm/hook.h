@@ -12,7 +12,7 @@ namespace farskip {
 
 // What a hook is told about one collective of its rank.
 struct Passage {
-  int64_t index = 0;  // the rank's collectives, from 0, in posting order
+  int64_t index = 0;  // the rank's collectives, from 0, in posting order; messages count apart
   Tag tag = 0;
   CollectiveBytes bytes;
   Clock::time_point started;  // when the last rank entered

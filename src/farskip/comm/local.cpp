@@ -2,6 +2,8 @@
 
 #include <c10/core/impl/VirtualGuardImpl.h>
 
+#include <algorithm>
+
 #include "farskip/comm/device_transfer.h"
 #include "farskip/comm/queued_group.h"
 #include "farskip/comm/rendezvous.h"
@@ -36,14 +38,34 @@ class LocalExchange final : public Exchange {
     } else {
       device_transfer(meeting_->parts, rank());
       // The other ranks may let go of their inputs once this one has said that it is done.
-      Event::record(c10::impl::VirtualGuardImpl(device().type()).getStream(device())).synchronize();
+      await_device();
     }
     rendezvous_->finish_transfer(*meeting_, rank());
     return true;
   }
+  std::optional<Clock::time_point> pass_message(const Collective& part,
+                                                Clock::time_point entry) override {
+    if (part.kind == CollectiveKind::send) {
+      at::Tensor copy = part.in.clone();
+      await_device();
+      rendezvous_->leave_message(part, std::move(copy));
+      return entry;
+    }
+    const std::optional<at::Tensor> sent = rendezvous_->take_message(part);
+    if (!sent) return std::nullopt;
+    const Clock::time_point there = Clock::now();
+    at::Tensor(part.out).copy_(*sent);
+    await_device();
+    return std::max(entry, there);
+  }
   bool pause(Clock::time_point time) override { return rendezvous_->pause(rank(), time); }
 
  private:
+  void await_device() const {
+    if (device().is_cpu()) return;
+    Event::record(c10::impl::VirtualGuardImpl(device().type()).getStream(device())).synchronize();
+  }
+
   const std::shared_ptr<Rendezvous> rendezvous_;
   std::shared_ptr<Meeting> meeting_;  // communication thread: the one entered last
 };

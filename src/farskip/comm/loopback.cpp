@@ -59,6 +59,8 @@ void stand_in(const Collective& part) {
     case CollectiveKind::all_to_all:
     case CollectiveKind::broadcast:
     case CollectiveKind::barrier:
+    case CollectiveKind::send:
+    case CollectiveKind::receive:
       return;
   }
 }
@@ -136,6 +138,7 @@ std::string LoopbackGroup::describe() const {
 }
 
 Work LoopbackGroup::post(Collective collective) {
+  if (is_message(collective.kind)) throw no_messages(collective, describe());
   const std::string failure = status_->failure();
   if (!failure.empty()) throw group_failure(collective, failure);
   // Lazily copied memory becomes this tensor's own here, on the thread that owns the tensor.

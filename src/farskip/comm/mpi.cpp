@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <future>
 #include <optional>
 #include <thread>
 
@@ -15,7 +16,7 @@
 namespace farskip {
 namespace {
 
-constexpr int64_t kProtocol = 1;  // of mpi_message.h and mpi_exchange.h
+constexpr int64_t kProtocol = 2;  // of mpi_message.h and mpi_exchange.h
 constexpr int kFirstHelloTag = 16;
 // How long an error elsewhere is given to be printed before the job is torn down.
 constexpr Clock::duration kMoment = std::chrono::seconds(2);
@@ -96,6 +97,28 @@ MPI_Comm duplicate_world(MpiJob& job, Clock::time_point last) {
   return duplicate->communicator;
 }
 
+// This process's part of a communicator, which is split on a thread of its own: that call may take
+// for ever.
+MPI_Comm split(MpiJob& job, MPI_Comm whole, int part, Clock::time_point last) {
+  struct Split {
+    MPI_Comm communicator = MPI_COMM_NULL;
+    std::promise<int> done;
+  };
+  const auto split = std::make_shared<Split>();
+  std::future<int> done = split->done.get_future();
+  std::thread([split, whole, part, rank = job.rank()] {
+    split->done.set_value(MPI_Comm_split(whole, part, rank, &split->communicator));
+  }).detach();
+  if (done.wait_until(last) != std::future_status::ready) {
+    throw late_error(job, "not all ranks got to MPI_Comm_split");
+  }
+  check_mpi(done.get(), "MPI_Comm_split");
+  job.retire(whole);
+  check_mpi(MPI_Comm_set_errhandler(split->communicator, MPI_ERRORS_RETURN),
+            "MPI_Comm_set_errhandler");
+  return split->communicator;
+}
+
 }  // namespace
 
 bool mpi_is_available() { return true; }
@@ -136,13 +159,17 @@ std::unique_ptr<Group> make_mpi_group(const MpiProcess& process, const MpiOption
     throw UsageError("wrong longest message", {.expected = "1 to 2147483647 bytes",
                                                .found = std::to_string(options.longest_message)});
   }
+  if (options.part < 0) {
+    throw UsageError("wrong part of the job",
+                     {.expected = "0 or more", .found = std::to_string(options.part)});
+  }
   const std::shared_ptr<MpiJob> job = process.job_;
   const Clock::time_point last = Clock::now() + deadline;
   const MpiMessage hello{.kind = MpiMessage::Kind::hello,
                          .numbers = {kProtocol, options.longest_message},
                          .text = options.version.empty() ? std::string(version) : options.version};
   check_hellos(exchange_hellos(*job, job->next_group(), hello, last));
-  const MPI_Comm communicator = duplicate_world(*job, last);
+  const MPI_Comm communicator = split(*job, duplicate_world(*job, last), options.part, last);
   return std::make_unique<QueuedGroup>(
       std::make_shared<MpiExchange>(job, communicator, deadline, options.longest_message),
       QueuedGroupOptions{.pin_thread = options.pin_thread});

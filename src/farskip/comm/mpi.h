@@ -56,15 +56,18 @@ struct MpiOptions {
   // Bytes of the longest message; what is longer goes in several. 1 to 2^31 - 1, on all ranks the
   // same.
   int64_t longest_message = int64_t{1} << 30;
+  // Processes that say the same number, 0 or more, are a group of their own, ranked as in the job.
+  int part = 0;
   // Keeps the communication thread of rank r on usable core r (round-robin), as run_ranks can its
   // compute thread.
   bool pin_thread = false;
 };
 
-// This process's rank in a group of all processes of the job, on CPU tensors; every process makes
-// the same groups in the same order. Bytes go straight from rank to rank, between the tensors,
-// without a copy of the library's. A communication thread of its own carries out collectives in
-// posting order and does all of the group's MPI calls; it sleeps between polls.
+// This process's rank in a group of all processes of the job, or of its part of them, on CPU
+// tensors; every process makes as many groups in the same order. Bytes go straight from rank to
+// rank, between the tensors, without a copy of the library's. A communication thread of its own
+// carries out collectives in posting order and does all of the group's MPI calls; it sleeps between
+// polls.
 //
 // WorkTimes::started is when this rank saw the last one enter. Sums: see ordered_sum.h; the bits
 // are those of the local backend. Every rank is told of a failure on any, with its reason. Only

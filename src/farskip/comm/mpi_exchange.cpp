@@ -20,11 +20,23 @@ std::string not_done(const std::vector<int>& ranks) {
   return text + " not moved";
 }
 
+int rank_in(MPI_Comm communicator) {
+  int rank = 0;
+  check_mpi(MPI_Comm_rank(communicator, &rank), "MPI_Comm_rank");
+  return rank;
+}
+
+int size_of(MPI_Comm communicator) {
+  int size = 0;
+  check_mpi(MPI_Comm_size(communicator, &size), "MPI_Comm_size");
+  return size;
+}
+
 }  // namespace
 
 MpiExchange::MpiExchange(std::shared_ptr<MpiJob> job, MPI_Comm communicator,
                          Clock::duration deadline, int64_t longest_message)
-    : Exchange(job->rank(), job->size(), deadline),
+    : Exchange(rank_in(communicator), size_of(communicator), deadline),
       job_(std::move(job)),
       communicator_(communicator),
       longest_message_(longest_message),
@@ -47,7 +59,9 @@ void MpiExchange::give_up(const Collective& part, int64_t index, Clock::duration
   {
     const std::lock_guard lock(mutex_);
     who = waiting_for_;
-    if (who.empty()) {
+    if (is_message(part.kind)) {
+      who = not_sent(part.root);
+    } else if (who.empty()) {
       const int own = rank();
       who = index <= entered_ ? not_entered({}) : not_entered(std::span(&own, 1));
     }
@@ -67,6 +81,8 @@ void MpiExchange::handle(const MpiChannel::Received& received) {
   switch (message.kind) {
     case MpiMessage::Kind::header:
       return peer.headers.push_back(read_header(message, received.source, size()));
+    case MpiMessage::Kind::letter:
+      return peer.letters.push_back(read_header(message, received.source, size()).part);
     case MpiMessage::Kind::failed:
       for (const int64_t until : message.numbers) peer.takes_part_until = until;
       return fail(message.text);
@@ -88,6 +104,7 @@ void MpiExchange::announce_failure() {
 
 void MpiExchange::receive() {
   channel_.sent();
+  messages_sent();
   while (const auto received = channel_.receive()) handle(*received);
 }
 
@@ -205,6 +222,67 @@ bool MpiExchange::finish() {
   return true;
 }
 
+std::optional<Clock::time_point> MpiExchange::pass_message(const Collective& part,
+                                                           Clock::time_point entry) {
+  if (part.kind == CollectiveKind::receive) return receive_message(part);
+  send_message(part);
+  return entry;
+}
+
+void MpiExchange::send_message(const Collective& part) {
+  Collective copy = part;
+  copy.in = part.in.clone();
+  channel_.send(part.root, header_of(signature_of(part), 0));
+  outgoing_.emplace_back(*job_, std::move(copy), communicator_, longest_message_);
+  attend();
+}
+
+bool MpiExchange::messages_sent() {
+  outgoing_.remove_if([](Outgoing& message) { return message.transfer.advance(); });
+  return outgoing_.empty();
+}
+
+bool MpiExchange::await_letter(const Collective& part) {
+  const Peer& peer = peers_[static_cast<size_t>(part.root)];
+  const Clock::time_point begin = Clock::now();
+  for (PollPause pause(kLongestPoll);; pause.sleep()) {
+    attend();
+    if (!failure().empty()) return false;
+    if (!peer.letters.empty()) return true;
+    if (peer.left) {
+      fail(part.name() + ": the group of rank " + std::to_string(part.root) + " was destroyed");
+    }
+    const Clock::duration elapsed = Clock::now() - begin;
+    if (elapsed > deadline()) {
+      fail(deadline_error(part, not_sent(part.root), deadline(), elapsed).what());
+    }
+  }
+}
+
+std::optional<Clock::time_point> MpiExchange::receive_message(const Collective& part) {
+  if (!await_letter(part)) return std::nullopt;
+  std::deque<Signature>& letters = peers_[static_cast<size_t>(part.root)].letters;
+  const Signature sent = std::move(letters.front());
+  letters.pop_front();
+  if (const auto error = find_disagreement(sent, signature_of(part))) {
+    fail(error->what());
+    announce_failure();
+    return std::nullopt;
+  }
+  const Clock::time_point begin = Clock::now();
+  MpiTransfer transfer(*job_, part, communicator_, longest_message_);
+  for (PollPause pause(kLongestPoll); !transfer.advance(); pause.sleep()) {
+    attend();
+    const Clock::duration elapsed = Clock::now() - begin;
+    if (elapsed > deadline()) {
+      fail(deadline_error(part, not_done({part.root}), deadline(), elapsed).what());
+      announce_failure();
+    }
+    if (!failure().empty()) return std::nullopt;
+  }
+  return begin;
+}
+
 bool MpiExchange::pause(Clock::time_point time) {
   while (true) {
     attend();
@@ -220,7 +298,11 @@ void MpiExchange::close() noexcept {
     attend();
     if (failure().empty()) channel_.send_to_all({.kind = MpiMessage::Kind::left});
     const Clock::time_point last = Clock::now() + kLastWords;
-    for (PollPause pause(kLongestPoll); !channel_.sent() && Clock::now() < last;) pause.sleep();
+    for (PollPause pause(kLongestPoll); Clock::now() < last; pause.sleep()) {
+      const bool told = channel_.sent(), sent = messages_sent();
+      if (told && sent) break;
+    }
+    outgoing_.clear();
   } catch (const std::exception& error) {
     fail(error.what());
   }

@@ -61,7 +61,7 @@ MpiMessage MpiMessage::decode(std::string_view bytes, int source) {
   };
   if (words < 2) reject(source, std::to_string(bytes.size()) + " bytes");
   const int64_t kind = word(0), count = word(1);
-  if (kind < 1 || kind > static_cast<int64_t>(Kind::left)) {
+  if (kind < 1 || kind > static_cast<int64_t>(Kind::letter)) {
     reject(source, "kind " + std::to_string(kind));
   }
   if (count < 0 || count > words - 2) reject(source, std::to_string(count) + " numbers");
@@ -72,7 +72,8 @@ MpiMessage MpiMessage::decode(std::string_view bytes, int source) {
 }
 
 MpiMessage header_of(const Signature& part, int64_t index) {
-  MpiMessage message{.kind = MpiMessage::Kind::header,
+  const bool letter = is_message(part.kind);
+  MpiMessage message{.kind = letter ? MpiMessage::Kind::letter : MpiMessage::Kind::header,
                      .numbers = {index, static_cast<int64_t>(part.kind), part.tag, part.root,
                                  static_cast<int64_t>(part.dtype)}};
   append(message.numbers, part.shape);
@@ -85,8 +86,10 @@ MpiHeader read_header(const MpiMessage& message, int source, int size) {
   Reader reader(message.numbers, source);
   MpiHeader header{.index = reader.next()};
   Signature& part = header.part;
-  part.kind = static_cast<CollectiveKind>(
-      reader.next_below(static_cast<int64_t>(CollectiveKind::barrier) + 1, "collective "));
+  const bool letter = message.kind == MpiMessage::Kind::letter;
+  const CollectiveKind last = letter ? CollectiveKind::send : CollectiveKind::barrier;
+  part.kind =
+      static_cast<CollectiveKind>(reader.next_below(static_cast<int64_t>(last) + 1, "collective "));
   part.tag = reader.next();
   part.rank = source;
   part.root = static_cast<int>(reader.next_below(size, "root "));

@@ -16,6 +16,7 @@ struct MpiMessage {
     header = 2,  // numbers: a rank's part in a collective
     failed = 3,  // numbers: {the first collective the sender takes no part in}; text: why
     left = 4,    // the sender's group is gone, all its collectives done
+    letter = 5,  // numbers: the sender's end of a message between two ranks
   };
   Kind kind = Kind::hello;
   std::vector<int64_t> numbers;

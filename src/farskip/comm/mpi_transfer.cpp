@@ -10,7 +10,11 @@
 namespace farskip {
 namespace {
 
-constexpr int kTag = 2;  // of tensors; messages have another
+// MPI's tags of tensors; what ranks tell each other has another. Messages between two ranks come in
+// no fixed order with collectives.
+constexpr int kCollectiveTag = 2, kMessageTag = 3;
+
+int tag_of(const Collective& part) { return is_message(part.kind) ? kMessageTag : kCollectiveTag; }
 
 const char* in_bytes(const Collective& part) {
   return static_cast<const char*>(part.in.const_data_ptr());
@@ -49,7 +53,7 @@ MpiTransfer::~MpiTransfer() {
   }
   for (auto& addend : addends_) job_.keep(std::move(addend));
   for (const at::Tensor& tensor : {part_.in, part_.out}) {
-    job_.keep(std::make_shared<at::Tensor>(tensor));
+    if (tensor.defined()) job_.keep(std::make_shared<at::Tensor>(tensor));
   }
 }
 
@@ -57,7 +61,7 @@ void MpiTransfer::send(int to, const char* bytes, int64_t count) {
   for (int64_t at = 0; at < count; at += longest_message_) {
     MPI_Request request = MPI_REQUEST_NULL;
     check_mpi(MPI_Isend(bytes + at, static_cast<int>(std::min(longest_message_, count - at)),
-                        MPI_BYTE, to, kTag, communicator_, &request),
+                        MPI_BYTE, to, tag_of(part_), communicator_, &request),
               "MPI_Isend");
     requests_.push_back(request);
     peers_.push_back(to);
@@ -69,7 +73,7 @@ void MpiTransfer::receive(int from, char* bytes, int64_t count) {
   for (int64_t at = 0; at < count; at += longest_message_) {
     MPI_Request request = MPI_REQUEST_NULL;
     check_mpi(MPI_Irecv(bytes + at, static_cast<int>(std::min(longest_message_, count - at)),
-                        MPI_BYTE, from, kTag, communicator_, &request),
+                        MPI_BYTE, from, tag_of(part_), communicator_, &request),
               "MPI_Irecv");
     requests_.push_back(request);
     peers_.push_back(from);
@@ -134,6 +138,10 @@ void MpiTransfer::start() {
                            [&](int peer) { send(peer, in_bytes(part_), bytes); });
     case CollectiveKind::barrier:
       return;
+    case CollectiveKind::send:
+      return send(part_.root, in_bytes(part_), bytes);
+    case CollectiveKind::receive:
+      return receive(part_.root, out_bytes(part_), static_cast<int64_t>(part_.out.nbytes()));
   }
 }
 

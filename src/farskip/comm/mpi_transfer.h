@@ -11,7 +11,8 @@
 
 namespace farskip {
 
-// Moves one rank's share of the bytes of one collective, on whose signature all ranks agree, by
+// Moves one rank's share of the bytes of one collective, on whose signature all ranks agree, or one
+// end of a message, by
 // messages straight between the ranks that have something for each other: so it is known who is
 // missing, and ranks that share nothing do not wait for each other. Thread rule: one thread.
 class MpiTransfer {

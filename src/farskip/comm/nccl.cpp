@@ -10,6 +10,8 @@
 #include "farskip/base/threads.h"
 #include "farskip/comm/nccl_launch.h"
 #include "farskip/comm/nccl_work.h"
+#include "farskip/comm/part_bootstrap.h"
+#include "farskip/comm/two_way.h"
 
 namespace farskip {
 namespace {
@@ -317,6 +319,26 @@ std::unique_ptr<Group> make_nccl_group(std::shared_ptr<Bootstrap> bootstrap,
       std::make_unique<NcclGroup>(std::move(bootstrap), std::move(api), std::move(stream), options);
   group->warm_up();
   return group;
+}
+
+StageRank make_nccl_stage(std::shared_ptr<Bootstrap> bootstrap, at::Device device, int stages,
+                          NcclOptions options) {
+  if (stages < 1 || bootstrap->size() % stages != 0) {
+    throw UsageError("ranks do not divide into stages",
+                     {.expected = "a divisor of " + std::to_string(bootstrap->size()) + " ranks",
+                      .found = std::to_string(stages)});
+  }
+  const int ranks = bootstrap->size() / stages;
+  const auto within = part_of_job(bootstrap, bootstrap->rank() / ranks);
+  const auto between = part_of_job(bootstrap, bootstrap->rank() % ranks);
+  auto open = [&](const std::shared_ptr<Bootstrap>& part) {
+    return make_nccl_group(part, device, options);
+  };
+  StageRank rank;
+  rank.within = open(within);
+  auto collectives = open(between), up = open(between), down = open(between);
+  rank.between = make_two_way(std::move(collectives), std::move(up), std::move(down));
+  return rank;
 }
 
 std::unique_ptr<Group> make_nccl_group(std::shared_ptr<Bootstrap> bootstrap, at::Device device,

@@ -7,6 +7,7 @@
 #include "farskip/comm/comm_stream.h"
 #include "farskip/comm/group.h"
 #include "farskip/comm/nccl_api.h"
+#include "farskip/comm/stages.h"
 
 namespace farskip {
 
@@ -33,13 +34,22 @@ struct NcclOptions {
 // other ranks perhaps still to come, and finished when the end was seen, on average half a
 // millisecond late unless somebody waits; device_times is exact.
 //
+// Messages run on the same stream: one that is sent occupies it until it is received. NCCL matches
+// them by their order alone. Ranks that send to each other need a stream each way: make_nccl_stage.
+//
 // Destroying the group with unfinished collectives, or in the course of an exception, fails it.
 // Throws UnsupportedError without NCCL and for a device that is none; UsageError for a deadline
 // that is no positive number of seconds below 1e8; CommError when the ranks do not come together.
 std::unique_ptr<Group> make_nccl_group(std::shared_ptr<Bootstrap> bootstrap, at::Device device,
                                        NcclOptions options = {});
 
-// The same over any NCCL and any stream of a device, as tests use it.
+// This rank's part of a pipeline of `stages` stages, with a stream and communicator for messages of
+// each direction. Every rank makes it with the others. Throws as make_nccl_group, and UsageError
+// for stages that do not divide the ranks.
+StageRank make_nccl_stage(std::shared_ptr<Bootstrap> bootstrap, at::Device device, int stages,
+                          NcclOptions options = {});
+
+// A group over any NCCL and any stream of a device, as tests use it.
 std::unique_ptr<Group> make_nccl_group(std::shared_ptr<Bootstrap> bootstrap,
                                        std::shared_ptr<NcclApi> api,
                                        std::unique_ptr<CommStream> stream, NcclOptions options);

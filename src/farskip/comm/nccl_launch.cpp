@@ -85,6 +85,7 @@ at::Tensor NcclLauncher::scratch(const Collective& collective) const {
 void NcclLauncher::launch(const Collective& collective, const at::Tensor& scratch,
                           const Deadline& deadline) const {
   if (collective.kind == CollectiveKind::all_to_all) return all_to_all(collective, deadline);
+  if (is_message(collective.kind)) return message(collective, deadline);
   // Nothing to move: the ranks agree about that, so all of them skip it.
   if (collective.kind != CollectiveKind::barrier && collective.in.numel() == 0) return;
   if (scratch.defined()) return sum_in_order(collective, scratch, deadline);
@@ -150,6 +151,27 @@ void NcclLauncher::sum_in_order(const Collective& collective, const at::Tensor& 
   stream.run([out = collective.out, rows] { sum_rows(out, rows); });
 }
 
+void NcclLauncher::message(const Collective& collective, const Deadline& deadline) const {
+  const bool sends = collective.kind == CollectiveKind::send;
+  const at::Tensor& tensor = sends ? collective.in : collective.out;
+  if (tensor.numel() == 0) return;  // both ends agree about that
+  const Bytes bytes = rows_of(tensor, 0, tensor.dim() == 0 ? 1 : tensor.size(0));
+  const c10::Stream on = stream.stream();
+  call(
+      [&](const NcclCommunicator& each, NcclHandle handle) {
+        if (sends) {
+          each.expect(each.api().send(bytes.begin, tensor.nbytes(), NcclType::uint8,
+                                      collective.root, handle, on),
+                      "ncclSend");
+        } else {
+          each.expect(each.api().recv(bytes.begin, tensor.nbytes(), NcclType::uint8,
+                                      collective.root, handle, on),
+                      "ncclRecv");
+        }
+      },
+      deadline);
+}
+
 void NcclLauncher::native(const Collective& collective, const Deadline& deadline) const {
   const bool is_barrier = collective.kind == CollectiveKind::barrier;
   const at::Tensor& out = is_barrier ? token : collective.out;
@@ -178,6 +200,8 @@ void NcclLauncher::native(const Collective& collective, const Deadline& deadline
                                                      nccl_type(in.scalar_type()), handle, on),
                                "ncclAllReduce");
           case CollectiveKind::all_to_all:
+          case CollectiveKind::send:
+          case CollectiveKind::receive:
             return;
         }
       },

@@ -28,6 +28,7 @@ struct NcclLauncher {
   void sum_in_order(const Collective& collective, const at::Tensor& rows,
                     const Deadline& deadline) const;
   void native(const Collective& collective, const Deadline& deadline) const;
+  void message(const Collective& collective, const Deadline& deadline) const;
   void call(const NcclCommunicator::Calls& calls, const Deadline& deadline) const {
     communicator.launch(calls, deadline, check);
   }

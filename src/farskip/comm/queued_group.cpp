@@ -38,9 +38,12 @@ Work QueuedGroup::post(Collective collective) {
   // Lazily copied memory becomes this tensor's own here, on the thread that owns the tensor.
   if (collective.out.defined()) collective.out.mutable_data_ptr();
   const std::lock_guard lock(mutex_);
-  auto work = std::make_shared<QueuedWork>(exchange_, std::move(collective), posted_);
+  const bool message = is_message(collective.kind);
+  auto work = std::make_shared<QueuedWork>(exchange_, std::move(collective),
+                                           message ? messages_ : posted_ - messages_);
   queue_.push_back(work);
   ++posted_;
+  messages_ += message;
   changed_.notify_all();
   return Work(std::move(work));
 }
@@ -143,11 +146,14 @@ bool QueuedGroup::complete(QueuedWork& work) {
   if (!entry) return false;
   // On a device a rank enters when its input is there, not when it was posted.
   if (!device().is_cpu()) entry = Clock::now();
-  const auto started = exchange_->enter(part, work.index(), *entry);
+  const bool message = is_message(part.kind);
+  std::optional<Clock::time_point> started = entry;
+  if (!message) started = exchange_->enter(part, work.index(), *entry);
   if (!started) return false;
   const auto guard = use_own_stream();
   const Event begun = mark();
-  if (!exchange_->finish()) return false;
+  if (message) started = exchange_->pass_message(part, *entry);
+  if (!started || (!message && !exchange_->finish())) return false;
 
   const Clock::time_point transferred = Clock::now();
   const Passage passage{

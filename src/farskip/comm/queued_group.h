@@ -73,6 +73,7 @@ class QueuedGroup final : public HookableGroup {
   std::condition_variable changed_;
   std::deque<std::shared_ptr<QueuedWork>> queue_;
   int64_t posted_ = 0, settled_ = 0;
+  int64_t messages_ = 0;  // of those posted
   bool stopping_ = false;
   Traffic traffic_;
 

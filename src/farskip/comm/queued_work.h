@@ -20,7 +20,7 @@ class QueuedWork final : public Work::State {
   QueuedWork(std::shared_ptr<Exchange> exchange, Collective collective, int64_t index);
 
   const Collective& collective() const { return collective_; }
-  int64_t index() const { return index_; }
+  int64_t index() const { return index_; }  // of the rank's collectives, or of its messages
   Clock::time_point posted() const { return posted_; }
 
   // The Work looks unfinished until times.finished, which may lie ahead. Lets the tensors go. On a

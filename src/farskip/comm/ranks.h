@@ -20,4 +20,9 @@ struct RankOptions {
 void run_ranks(const std::vector<std::unique_ptr<Group>>& groups,
                const std::function<void(Group&)>& function, RankOptions options = {});
 
+// The same for ranks of several groups each, all of which are aborted: function(r) runs as the rank
+// of groups[r].
+void run_ranks(const std::vector<std::vector<Group*>>& groups,
+               const std::function<void(size_t)>& function, RankOptions options = {});
+
 }  // namespace farskip

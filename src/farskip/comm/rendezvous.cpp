@@ -74,6 +74,36 @@ void Rendezvous::finish_transfer(Meeting& meeting, int rank) {
   progress_[static_cast<size_t>(rank)].wait(lock, [&] { return meeting.transferred == size_; });
 }
 
+void Rendezvous::leave_message(const Collective& part, at::Tensor copy) {
+  const Lock lock(mutex_);
+  letters_[{part.rank, part.root}].push_back({signature_of(part), std::move(copy)});
+  progress_[static_cast<size_t>(part.root)].notify_all();
+}
+
+std::optional<at::Tensor> Rendezvous::take_message(const Collective& part) {
+  Lock lock(mutex_);
+  std::deque<Letter>& letters = letters_[{part.root, part.rank}];
+  const auto sender = static_cast<size_t>(part.root);
+  const Clock::time_point begin = Clock::now();
+  const bool settled = progress_[static_cast<size_t>(part.rank)].wait_until(
+      lock, begin + deadline_,
+      [&] { return !letters.empty() || left_[sender] || !failure_.empty(); });
+  if (!failure_.empty()) return std::nullopt;
+  if (!settled) {
+    const Clock::duration elapsed = Clock::now() - begin;
+    fail_locked(deadline_error(part, not_sent(part.root), deadline_, elapsed).what());
+  } else if (letters.empty()) {
+    fail_locked(part.name() + ": the group of rank " + std::to_string(part.root) +
+                " was destroyed");
+  } else if (auto error = find_disagreement(letters.front().sent, signature_of(part))) {
+    fail_locked(error->what());
+  }
+  if (!failure_.empty()) return std::nullopt;
+  at::Tensor tensor = std::move(letters.front().tensor);
+  letters.pop_front();
+  return tensor;
+}
+
 bool Rendezvous::pause(int rank, Clock::time_point time) {
   Lock lock(mutex_);
   std::condition_variable& progress = progress_[static_cast<size_t>(rank)];
@@ -89,6 +119,7 @@ bool Rendezvous::pause(int rank, Clock::time_point time) {
 void Rendezvous::leave(int rank, bool unfinished) noexcept {
   const Lock lock(mutex_);
   left_[static_cast<size_t>(rank)] = true;
+  wake_all();  // who waits for a message of it
   const bool awaited = std::any_of(meetings_.begin(), meetings_.end(), [&](const auto& entry) {
     return !entry.second->parts[static_cast<size_t>(rank)];
   });
@@ -105,6 +136,9 @@ void Rendezvous::fail(const std::string& reason) noexcept {
 
 void Rendezvous::give_up(const Collective& part, Clock::duration elapsed) noexcept {
   const Lock lock(mutex_);
+  if (is_message(part.kind)) {
+    return fail_locked(deadline_error(part, not_sent(part.root), deadline_, elapsed).what());
+  }
   const Meeting none;
   // The oldest open meeting holds up all later ones.
   const Meeting& meeting = meetings_.empty() ? none : *meetings_.begin()->second;

@@ -2,10 +2,13 @@
 
 #include <condition_variable>
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "farskip/comm/collective.h"
@@ -41,6 +44,13 @@ class Rendezvous {
   // this far has succeeded, even if the group fails meanwhile.
   void finish_transfer(Meeting& meeting, int rank);
 
+  // A message: the sender leaves a tensor that nobody else writes.
+  void leave_message(const Collective& part, at::Tensor copy);
+  // Blocks until the sender has left this message, and takes it. Gives up, with nothing, when the
+  // group fails: also because the ends disagree, or the sender stays away for the deadline or has
+  // left without it.
+  std::optional<at::Tensor> take_message(const Collective& part);
+
   // Sleeps until `time`; Clock::time_point::max() sleeps until the group fails. False as soon as it
   // does.
   bool pause(int rank, Clock::time_point time);
@@ -70,11 +80,17 @@ class Rendezvous {
   void check_agreement_locked(const Meeting& meeting);
   void check_presence_locked(const Meeting& meeting, const Collective& part);
 
+  struct Letter {
+    Signature sent;
+    at::Tensor tensor;
+  };
+
   const int size_;
   const Clock::duration deadline_;
   mutable std::mutex mutex_;
   std::vector<std::condition_variable> progress_;  // by rank, so that sleepers are left alone
   std::map<int64_t, std::shared_ptr<Meeting>> meetings_;  // those that some rank has not entered
+  std::map<std::pair<int, int>, std::deque<Letter>> letters_;  // by sender and receiver
   std::vector<bool> left_;
   std::string failure_;
 };

@@ -106,6 +106,8 @@ void transfer(std::span<const Collective* const> parts, int rank) {
       return copy(writable_bytes_of(own.out), bytes_of(parts[static_cast<size_t>(own.root)]->in),
                   own.in_bytes());
     case CollectiveKind::barrier:
+    case CollectiveKind::send:
+    case CollectiveKind::receive:
       return;
   }
 }

@@ -45,7 +45,10 @@ void add_attributes(Fingerprint& print, const Attributes& a) {
                      a.heads,
                      a.qk_head_dim,
                      a.value_head_dim,
-                     a.router}) {
+                     a.router,
+                     a.stages,
+                     a.peer,
+                     a.message}) {
     print.add(number);
   }
   for (double coefficient :

@@ -64,7 +64,8 @@ double flops_of(const Graph& graph, const Op& op) {
 }
 
 double sent_bytes(const Graph& graph, const Op& op) {
-  const double ranks = op.attributes.ranks;
+  const double ranks =
+      is_between_stages(op.attributes) ? op.attributes.stages : op.attributes.ranks;
   const double off_rank = (ranks - 1.0) / ranks;
   if (goes_to_experts(op.kind) || comes_home(op.kind)) {
     // What leaves this rank equals, on average, what arrives.
@@ -80,6 +81,7 @@ double sent_bytes(const Graph& graph, const Op& op) {
   if (op.kind == OpKind::gather_parameters || op.kind == OpKind::spread_parameters) {
     return graph.expected_bytes(op.inputs.at(0)) * (ranks - 1.0);
   }
+  if (op.kind == OpKind::send) return graph.expected_bytes(op.inputs.at(0));
   if (op.kind == OpKind::all_reduce) {
     return graph.expected_bytes(op.outputs.at(0)) * 2.0 * off_rank;  // ring
   }

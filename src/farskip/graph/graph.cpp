@@ -16,6 +16,7 @@ int64_t bytes_of(DType dtype) {
     case DType::uint8:
       return 1;
     case DType::int64:
+    case DType::float64:
       return 8;
   }
   return 0;
@@ -23,7 +24,7 @@ int64_t bytes_of(DType dtype) {
 
 const char* to_string(DType dtype) {
   constexpr std::array names = {"float32", "bfloat16", "float16", "float8_e4m3",
-                                "int32",   "int64",    "uint8"};
+                                "int32",   "int64",    "uint8",   "float64"};
   return names.at(static_cast<size_t>(dtype));
 }
 
@@ -80,7 +81,9 @@ const char* to_string(OpKind kind) {
                                                             "gather parameters",
                                                             "exchange gradients",
                                                             "sum gradients",
-                                                            "spread parameters"};
+                                                            "spread parameters",
+                                                            "send",
+                                                            "receive"};
   return names.at(static_cast<size_t>(kind));
 }
 
@@ -99,7 +102,7 @@ bool is_among_experts(OpKind kind) {
 bool is_communication(OpKind kind) {
   return is_among_experts(kind) || kind == OpKind::all_reduce || kind == OpKind::reduce_gradients ||
          kind == OpKind::gather_parameters || kind == OpKind::exchange_gradients ||
-         kind == OpKind::spread_parameters;
+         kind == OpKind::spread_parameters || kind == OpKind::send || kind == OpKind::receive;
 }
 
 bool is_routed(Symbol::Kind kind) {

@@ -16,7 +16,7 @@ using ValueId = int32_t;
 using SymbolId = int32_t;
 inline constexpr int32_t none = -1;
 
-enum class DType { float32, bfloat16, float16, float8_e4m3, int32, int64, uint8 };
+enum class DType { float32, bfloat16, float16, float8_e4m3, int32, int64, uint8, float64 };
 int64_t bytes_of(DType dtype);
 const char* to_string(DType dtype);
 
@@ -134,8 +134,11 @@ enum class OpKind {
   exchange_gradients,  // gradients of a bucket -> each such rank's idea of this rank's part
   sum_gradients,       // those -> their sum
   spread_parameters,   // parts of new parameters -> the parameters of a bucket
+  // Between pipeline stages, see pipeline.h.
+  send,     // a value that another stage reads ->
+  receive,  // -> it
 };
-inline constexpr int op_kind_count = static_cast<int>(OpKind::spread_parameters) + 1;
+inline constexpr int op_kind_count = static_cast<int>(OpKind::receive) + 1;
 const char* to_string(OpKind kind);
 bool is_communication(OpKind kind);
 // Whether only ranks that share out the experts take part: of several such sets, each on its own.
@@ -162,8 +165,11 @@ struct Attributes {
   // communication: how rows spread over ranks.
   int ranks = 1;
   DType wire = DType::float32;  // dtype on the wire; float8_e4m3 carries a scale per 128 values
+  // Communication between pipeline stages: how many there are; send and receive: the other one, and
+  // the message's number among those of the step, the same at both ends.
+  int stages = 1, peer = 0, message = 0;
   int experts = 0, top_k = 0, groups = 1, kept_groups = 1;
-  int router = 0;              // routers: how many there are in the layers before
+  int router = 0;              // routers: how many there are in the layers before, on this stage
   RouterLosses router_losses;  // routers: added to the loss that gradients are of
   double context = 0;          // attention_core: mean sequence length; a query sees half of it
   int heads = 0, qk_head_dim = 0, value_head_dim = 0;
@@ -174,6 +180,8 @@ struct Attributes {
 // row of `width` values lies in one.
 bool sends_packets(const Attributes& attributes);
 PacketLayout packet_layout(const Attributes& attributes, int64_t width);
+// Whether the same ranks of all stages take part, not the ranks of one.
+inline bool is_between_stages(const Attributes& attributes) { return attributes.stages > 1; }
 
 struct Op {
   OpId id = none;

@@ -3,9 +3,10 @@
 namespace farskip::step_outputs {
 
 // The names of what training steps give out besides logits. A step of several micro-batches has
-// some once for each.
-inline constexpr const char* loss = "loss";        // fp32 [1]
-inline constexpr const char* squares = "squares";  // fp32 [1]: of all gradients
+// some once for each; losses are this rank's shares.
+inline constexpr const char* loss = "loss";  // fp32 [1]
+// fp64 [1]: the sum of the squares of all gradients, over all ranks.
+inline constexpr const char* squares = "squares";
 // int64 [routers, experts], routers in the order of their layers: how many tokens of the step chose
 // each expert, over all ranks.
 inline constexpr const char* expert_loads = "expert loads";

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <set>
-#include <string_view>
+#include <utility>
 
 #include "farskip/base/error.h"
 #include "farskip/graph/copier.h"
@@ -11,6 +11,9 @@
 
 namespace farskip {
 namespace {
+
+// The number of what stages sum at a step's end.
+constexpr int after_all_messages = -1;
 
 // A parameter of which there is one for each expert of the rank.
 bool is_of_experts(const Graph& graph, const Value& value) {
@@ -38,10 +41,11 @@ int expert_ranks_of(const Graph& graph) {
 
 class UpdateBuilder {
  public:
-  UpdateBuilder(const Graph& graph, std::span<const ParameterBucket> buckets, int ranks)
+  UpdateBuilder(const Graph& graph, std::span<const ParameterBucket> buckets, int ranks, int stages)
       : graph_(graph),
         buckets_(buckets),
         ranks_(ranks),
+        stages_(stages),
         expert_ranks_(expert_ranks_of(graph)),
         copier_(graph, true, "update"),
         builder_(copier_.builder()),
@@ -51,17 +55,11 @@ class UpdateBuilder {
   Graph run() {
     check();
     for (const Op& op : graph_.ops()) copier_.copy(op);
-    const ValueId loss = reduce(sum_outputs(step_outputs::loss));
-    const ValueId router_losses = reduce(sum_outputs(step_outputs::router_losses));
-    const ValueId loads = sum_outputs(step_outputs::expert_loads);  // over all ranks already
     for (size_t i = 0; i < buckets_.size(); ++i) add_reduction(i);
     const ValueId squares = add_norm();
     for (size_t i = 0; i < buckets_.size(); ++i) add_bucket_update(i, squares);
-    builder_.add_output(loss);
+    for (ValueId id : graph_.outputs()) builder_.add_output(copier_.map(id));
     builder_.add_output(squares);
-    for (ValueId id : {loads, router_losses}) {
-      if (id != none) builder_.add_output(id);
-    }
     return builder_.finish();
   }
 
@@ -89,31 +87,6 @@ class UpdateBuilder {
                         .expected = std::to_string(gradients_.size()) + " parameters",
                         .found = std::to_string(named.size())});
     }
-  }
-
-  // What a rank's micro-batches have under this name; none if the step has no such output.
-  ValueId sum_outputs(std::string_view name) {
-    std::vector<ValueId> outputs;
-    for (ValueId id : graph_.outputs()) {
-      if (graph_.value(id).name == name) outputs.push_back(copier_.map(id));
-    }
-    if (outputs.size() < 2) return outputs.empty() ? none : outputs[0];
-    return add_like(OpKind::sum, outputs);
-  }
-
-  // Summed over ranks.
-  ValueId reduce(ValueId value) {
-    if (ranks_ == 1 || value == none) return value;
-    return add_like(OpKind::all_reduce, {value});
-  }
-
-  // An op whose output is like its first input.
-  ValueId add_like(OpKind kind, const std::vector<ValueId>& inputs) {
-    const Value& first = builder_.value(inputs[0]);
-    const ValueId out =
-        builder_.add_value({.name = first.name, .dtype = first.dtype, .shape = first.shape});
-    builder_.add_op(kind, {.ranks = ranks_}, inputs, {out});
-    return out;
   }
 
   Attributes at(size_t bucket) const {
@@ -183,9 +156,30 @@ class UpdateBuilder {
     for (const auto& gradients : reduced_)
       all.insert(all.end(), gradients.begin(), gradients.end());
     const ValueId squares = builder_.add_value(
-        {.name = step_outputs::squares, .dtype = DType::float32, .shape = {{1}}});
+        {.name = step_outputs::squares, .dtype = DType::float64, .shape = {{1}}});
     builder_.add_op(OpKind::gradient_norm, {.ranks = ranks_}, all, {squares});
-    return reduce(squares);
+    return sum_over_stages(ranks_ == 1 ? squares : add_reduction(squares, {.ranks = ranks_}));
+  }
+
+  // Stages wait for each other here, so whatever one of them waits for must be sent before.
+  ValueId sum_over_stages(ValueId squares) {
+    if (stages_ == 1) return squares;
+    Attributes attributes;
+    attributes.stages = stages_;
+    attributes.message = after_all_messages;
+    std::vector<OpId> messages;
+    for (const Op& op : graph_.ops()) {
+      if (is_between_stages(op.attributes)) messages.push_back(op.id);
+    }
+    return add_reduction(squares, attributes, messages);
+  }
+
+  ValueId add_reduction(ValueId squares, const Attributes& attributes,
+                        std::vector<OpId> order_after = {}) {
+    const Value like = builder_.value(squares);
+    const ValueId sum = builder_.add_value(like);
+    builder_.add_op(OpKind::all_reduce, attributes, {squares}, {sum}, std::move(order_after));
+    return sum;
   }
 
   void add_bucket_update(size_t bucket, ValueId squares) {
@@ -214,7 +208,7 @@ class UpdateBuilder {
 
   const Graph& graph_;
   const std::span<const ParameterBucket> buckets_;
-  const int ranks_, expert_ranks_;
+  const int ranks_, stages_, expert_ranks_;
   GraphCopier copier_;
   GraphBuilder& builder_;
   const std::map<std::string, std::vector<ValueId>> gradients_, parameters_;
@@ -253,8 +247,9 @@ std::vector<ParameterBucket> plan_buckets(const Graph& backward, double bytes) {
   return buckets;
 }
 
-Graph add_update(const Graph& backward, std::span<const ParameterBucket> buckets, int ranks) {
-  return UpdateBuilder(backward, buckets, ranks).run();
+Graph add_update(const Graph& backward, std::span<const ParameterBucket> buckets, int ranks,
+                 int stages) {
+  return UpdateBuilder(backward, buckets, ranks, stages).run();
 }
 
 }  // namespace farskip

@@ -23,12 +23,13 @@ std::vector<ParameterBucket> plan_buckets(const Graph& backward, double bytes);
 // The step with its update, on `ranks` ranks: as many as share out the experts, or a multiple, so
 // that several have the same ones (expert parallelism times data parallelism). Gradients of what
 // all ranks have are reduced over all, each rank getting an even part of every bucket, padded;
-// those of experts over the ranks that have the same ones. The squares of all gradients are summed;
-// each rank updates its part, and the parts are gathered. Outputs (step_outputs.h): the loss and
-// the sum of squares, then expert loads and router losses where the step has them, all summed over
-// ranks. `buckets` must name every parameter that has a gradient, once.
+// those of experts over the ranks that have the same ones. The squares of all gradients are summed,
+// of a stage's graph over all `stages`; each rank updates its part, and the parts are gathered.
+// Outputs (step_outputs.h): those of the step, then the sum of squares. `buckets` must name every
+// parameter that has a gradient, once.
 // Throws GraphError if they do not, for a graph without gradients, and for a number of ranks that
 // is no multiple.
-Graph add_update(const Graph& backward, std::span<const ParameterBucket> buckets, int ranks);
+Graph add_update(const Graph& backward, std::span<const ParameterBucket> buckets, int ranks,
+                 int stages = 1);
 
 }  // namespace farskip

@@ -7,9 +7,11 @@
 #include "farskip/base/error.h"
 #include "farskip/base/parallel.h"
 #include "farskip/graph/differentiate.h"
+#include "farskip/graph/pipeline.h"
 #include "farskip/graph/rewrite.h"
 #include "farskip/graph/update.h"
 #include "farskip/schedule/memory.h"
+#include "farskip/schedule/stages.h"
 #include "farskip/simulate/simulate.h"
 
 namespace farskip {
@@ -41,8 +43,9 @@ Graph forward_and_backward(const ModelConfig& model, const Connectivity& connect
 
 }  // namespace
 
-Graph build_variant(const ModelConfig& model, const Variant& variant, const StepSpec& spec,
-                    const std::optional<TrainingSpec>& training) {
+std::vector<Graph> build_variant(const ModelConfig& model, const Variant& variant,
+                                 const StepSpec& spec,
+                                 const std::optional<TrainingSpec>& training) {
   const Connectivity connectivity = Connectivity::load(variant.connectivity, model.layers);
   Graph graph = training ? forward_and_backward(model, connectivity, spec, training->gradients,
                                                 variant.recompute)
@@ -51,8 +54,17 @@ Graph build_variant(const ModelConfig& model, const Variant& variant, const Step
   if (spec.form == ParallelForm::replicated_all_reduce) graph = merge_reductions(graph);
   graph = expert_chunks(graph, variant.expert_chunks);
   graph = pieces(graph, variant.pieces);
-  if (!training) return graph;
-  return add_update(graph, plan_buckets(graph, training->bucket_bytes), spec.ranks);
+  if (!training) return {graph};
+  std::vector<Graph> stages = {graph};
+  if (training->stages > 1 || training->micro_batches > 1) {
+    stages = pipeline_stages(graph, even_stages(model.layer_count(), training->stages),
+                             training->micro_batches);
+  }
+  for (Graph& stage : stages) {
+    stage = add_update(stage, plan_buckets(stage, training->bucket_bytes), spec.ranks,
+                       training->stages);
+  }
+  return stages;
 }
 
 std::vector<Variant> default_variants(const std::vector<std::string>& connectivities, int chunks,
@@ -98,39 +110,83 @@ namespace {
 // Of the exchanges with experts, forward and behind the loss: reductions of gradients are
 // neither's.
 void tell_passes_apart(const Graph& graph, const Timeline& timeline, PlanRow& row) {
-  const OpId forward_end = last_forward_op(graph);
   auto exchanged = [&](bool forward) {
     return percent_overlapped(timeline, [&](const Span& span) {
-      const OpKind kind = graph.op(span.op).kind;
-      return (goes_to_experts(kind) || comes_home(kind)) && forward == (span.op <= forward_end);
+      const Op& op = graph.op(span.op);
+      const bool of_forward =
+          !op.attributes.again && (op.kind == OpKind::dispatch || op.kind == OpKind::combine);
+      return (goes_to_experts(op.kind) || comes_home(op.kind)) && forward == of_forward;
     });
   };
   row.forward_overlap = exchanged(true);
   row.backward_overlap = exchanged(false);
 }
 
+// The stages of one step, as they would run.
+class SimulatedStages {
+ public:
+  SimulatedStages(std::vector<Graph> graphs, const PlanRequest& request, const Variant& variant)
+      : graphs_(std::move(graphs)) {
+    const Contention contention = contention_of(request.hardware);
+    std::vector<ScheduledStage> stages;
+    for (const Graph& graph : graphs_) {
+      durations_.push_back(roofline_durations(graph, request.hardware, request.costs));
+      schedules_.push_back(make_schedule(variant.schedule, graph, durations_.back(), contention));
+    }
+    for (size_t i = 0; i < graphs_.size(); ++i) stages.push_back({graphs_[i], schedules_[i]});
+    times_ = evaluate_stages(stages, durations_, contention, host_of(request.hardware));
+  }
+
+  PlanRow row() const {
+    PlanRow row;
+    for (size_t i = 0; i < graphs_.size(); ++i) {
+      const LowerBound bound = lower_bound(graphs_[i], durations_[i]);
+      if (i == 0 || bound.seconds() > row.bound.seconds()) {
+        row.bound = bound;
+        row.timeline = timeline_of(graphs_[i], schedules_[i], times_[i]);
+        tell_passes_apart(graphs_[i], row.timeline, row);
+      }
+      row.parameter_bytes = std::max(row.parameter_bytes, parameter_bytes(graphs_[i]));
+      row.peak_activation_bytes =
+          std::max(row.peak_activation_bytes, peak_activation_bytes(graphs_[i], schedules_[i]));
+    }
+    for (const OpTimes& times : times_) {
+      row.timeline.step_seconds = std::max(row.timeline.step_seconds, times.step);
+    }
+    row.metrics = measure_overlap(row.timeline);
+    return row;
+  }
+
+ private:
+  const std::vector<Graph> graphs_;
+  std::vector<Durations> durations_;
+  std::vector<Schedule> schedules_;
+  std::vector<OpTimes> times_;
+};
+
 PlanRow simulate_variant(const PlanRequest& request, const StepSpec& step, const Variant& variant) {
-  const Graph graph = build_variant(request.model, variant, step, request.training);
-  const Durations durations = roofline_durations(graph, request.hardware, request.costs);
-  const Contention contention = contention_of(request.hardware);
-  const Schedule schedule = make_schedule(variant.schedule, graph, durations, contention);
-  Timeline timeline = simulate(graph, schedule, durations, contention, host_of(request.hardware));
-  PlanRow row{.step = step,
-              .variant = variant,
-              .metrics = measure_overlap(timeline),
-              .bound = lower_bound(graph, durations),
-              .parameter_bytes = parameter_bytes(graph),
-              .peak_activation_bytes = peak_activation_bytes(graph, schedule),
-              .timeline = {}};
+  PlanRow row = SimulatedStages(build_variant(request.model, variant, step, request.training),
+                                request, variant)
+                    .row();
+  row.step = step;
+  row.variant = variant;
   row.tokens_per_second = step.tokens / row.metrics.step;
-  if (request.training) tell_passes_apart(graph, timeline, row);
-  if (request.keep_timelines) row.timeline = std::move(timeline);
+  if (request.training) {
+    row.tokens_per_second *= request.training->micro_batches;
+    row.tokens_per_second /= request.training->stages;
+  } else {
+    row.forward_overlap.reset();
+    row.backward_overlap.reset();
+  }
+  if (!request.keep_timelines) row.timeline = {};
   return row;
 }
 
-bool fits(const ModelConfig& model, const StepSpec& step, const Variant& variant) {
+bool fits(const PlanRequest& request, const StepSpec& step, const Variant& variant) {
+  const auto& training = request.training;
+  if (variant.two_batch && training && training->stages * training->micro_batches > 1) return false;
   return variant.expert_chunks == 1 ||
-         variant.expert_chunks <= model.router.experts / std::max(1, step.ranks);
+         variant.expert_chunks <= request.model.router.experts / std::max(1, step.ranks);
 }
 
 bool is_base(const Variant& v) {
@@ -176,7 +232,7 @@ std::vector<PlanRow> make_plan(const PlanRequest& request) {
   std::vector<size_t> ends;  // of each step's rows
   for (const StepSpec& step : request.steps) {
     for (const Variant& variant : request.variants) {
-      if (fits(request.model, step, variant)) jobs.push_back({&step, &variant});
+      if (fits(request, step, variant)) jobs.push_back({&step, &variant});
     }
     ends.push_back(jobs.size());
   }

@@ -29,17 +29,20 @@ struct Variant {
 };
 
 // What a training step does besides the forward pass: backward, reduction of gradients over the
-// ranks, update.
+// ranks, update; of several micro-batches, each of the step's tokens, and in pipeline stages, each
+// on as many ranks.
 struct TrainingSpec {
   double bucket_bytes = 64 << 20;  // gradients that are reduced at once
   DType gradients = DType::float32;
+  int micro_batches = 1, stages = 1;
 };
 
-// Graph of a variant: build, then rewrites in their order; the replicated form merges reductions.
-// With `training` the step is one of training, whatever the spec says of its end. Throws
-// GraphError, UnsupportedError.
-Graph build_variant(const ModelConfig& model, const Variant& variant, const StepSpec& spec,
-                    const std::optional<TrainingSpec>& training = {});
+// Graphs of a variant, one for each stage: build, then rewrites in their order; the replicated form
+// merges reductions. With `training` the step is one of training, whatever the spec says of its
+// end. Throws GraphError, UnsupportedError; UsageError for stages that do not fit the layers.
+std::vector<Graph> build_variant(const ModelConfig& model, const Variant& variant,
+                                 const StepSpec& spec,
+                                 const std::optional<TrainingSpec>& training = {});
 
 struct PlanRequest {
   ModelConfig model;
@@ -51,13 +54,15 @@ struct PlanRequest {
   bool keep_timelines = false;
 };
 
-// One simulated row. Seconds.
+// One simulated row. Seconds. Of several stages: the step is over when the last of them is done;
+// all else is that of the stage whose bound is the longest, memory that of the stage which takes
+// most.
 struct PlanRow {
   StepSpec step;
   Variant variant;
   OverlapMetrics metrics;
   LowerBound bound;
-  double tokens_per_second = 0;      // of one rank
+  double tokens_per_second = 0;      // of one rank, of all stages
   double speedup = 0;                // over standard + blocking of the same step
   double speedup_over_standard = 0;  // over the fastest standard variant of the same step
   double parameter_bytes = 0, peak_activation_bytes = 0;
@@ -71,7 +76,8 @@ struct PlanRow {
 // Simulates every variant for every step, on all cores. Standard + blocking is simulated as the
 // base even where it is not asked for. Rows in order of steps, then variants. Variants that a model
 // or size does not allow (more chunks than experts a rank) are left out. Throws ConfigError,
-// GraphError, UnsupportedError for training in a form that has no backward.
+// GraphError, UnsupportedError for training in a form that has no backward. Two micro-batches
+// interleaved (two-batch) are left out with several stages or micro-batches.
 std::vector<PlanRow> make_plan(const PlanRequest& request);
 
 // The variants that `farskip plan` compares when none are named: standard blocking, two-batch and

@@ -38,9 +38,11 @@ class Executor::Impl final : private Launcher {
         sizes_(graph, placement, group.rank() % placement.ranks()),
         recordings_(graph, plans_, lane_, options.records && !options.check_finite,
                     options.recording_memory),
-        tensors_(graph, lane_, sizes_, recordings_, group.stream()),
+        tensors_(graph, lane_, sizes_, recordings_, group.stream(),
+                 options.stages ? options.stages->stream() : group.stream()),
         times_(lane_, graph.ops().size(), options.timeline),
         works_(graph.ops().size()),
+        behind_(graph.ops().size()),
         sizes_known_(graph.ops().size(), false),
         host_(graph.values().size()),
         pinned_(graph.values().size()),
@@ -63,7 +65,7 @@ class Executor::Impl final : private Launcher {
     const at::AutoDispatchBelowADInplaceOrView no_autograd;
     const auto on_own_stream = lane_.use();
     begin(schedule, batch);
-    const Traffic before = group_.traffic();
+    const Traffic before = traffic();
     times_.begin();
     launch_all(schedule, lane_.queues(), *this);
     const double launching = times_.host_seconds() - waited_;
@@ -94,8 +96,12 @@ class Executor::Impl final : private Launcher {
     require(group_.size(), sets * placement_.ranks(), "placement");
     for (const Op& op : graph_.ops()) {
       if (op.lane != Lane::communication) continue;
-      require(is_among_experts(op.kind) ? placement_.ranks() : group_.size(), op.attributes.ranks,
-              describe(op));
+      if (is_between_stages(op.attributes)) {
+        require(options_.stages ? options_.stages->size() : 1, op.attributes.stages, describe(op));
+      } else {
+        require(is_among_experts(op.kind) ? placement_.ranks() : group_.size(), op.attributes.ranks,
+                describe(op));
+      }
     }
   }
 
@@ -113,6 +119,8 @@ class Executor::Impl final : private Launcher {
       if (value.kind == ValueKind::input) bind_input(value, batch);
     }
     std::fill(works_.begin(), works_.end(), Work());
+    std::fill(behind_.begin(), behind_.end(), Work());
+    last_within_ = last_between_ = Work();
     std::fill(sizes_known_.begin(), sizes_known_.end(), false);
     std::fill(host_.begin(), host_.end(), at::Tensor());
     std::fill(copied_.begin(), copied_.end(), std::nullopt);
@@ -151,9 +159,12 @@ class Executor::Impl final : private Launcher {
       communicate(plan, ready_behind(step));
     } else {
       for (OpId awaited : step.wait_for) {
-        if (!works_[awaited].valid()) continue;
-        works_[awaited].wait(lane_.stream());
-        if (lane_.queues()) works_[awaited].let_tensors_go();
+        for (const Work& work : {behind_[awaited], works_[awaited]}) {
+          if (work.valid()) work.wait(lane_.stream());
+        }
+        // Between stages, what one stream reads may be memory of another.
+        const bool ordered = lane_.queues() && options_.stages == nullptr;
+        if (ordered && works_[awaited].valid()) works_[awaited].let_tensors_go();
       }
       const std::span<const Step> stretch = recordings_.stretch_from(step.op);
       if (!stretch.empty()) {
@@ -200,10 +211,32 @@ class Executor::Impl final : private Launcher {
     with_room([&] { tensors_.prepare(plan, out_); });
     KernelContext context = context_of(plan);
     context.ready = std::move(ready);
-    works_[plan.op->id] = plan.entry->launch(context, group_, in_, out_);
+    works_[plan.op->id] = post(plan, context);
     // Inputs the work keeps until it is done.
     for (const at::Tensor& tensor : out_) lane_.keep_for(tensor, lane_.stream());
     tensors_.keep(plan, out_);
+  }
+
+  // The communication lane is first in, first out over both groups: who waits for a work waits for
+  // the other group's last one before it too.
+  Work post(const OpPlan& plan, const KernelContext& context) {
+    const bool between = is_between_stages(plan.op->attributes);
+    behind_[plan.op->id] = between ? last_within_ : last_between_;
+    for (ValueId id : plan.op->inputs) {
+      const OpId producer = graph_.value(id).producer;
+      if (producer == none || !works_[producer].valid()) continue;
+      if (is_between_stages(graph_.op(producer).attributes) != between) {
+        works_[producer].synchronize();
+      }
+    }
+    Work& last = between ? last_between_ : last_within_;
+    return last = plan.entry->launch(context, between ? *options_.stages : group_, in_, out_);
+  }
+
+  Traffic traffic() const {
+    Traffic traffic = group_.traffic();
+    if (options_.stages) traffic.add(options_.stages->traffic());
+    return traffic;
   }
 
   void compute(const OpPlan& plan) {
@@ -411,7 +444,7 @@ class Executor::Impl final : private Launcher {
       result.timeline.step_seconds = std::max(result.timeline.step_seconds, span.end);
       result.timeline.spans.push_back(std::move(span));
     }
-    const Traffic after = group_.traffic();
+    const Traffic after = traffic();
     result.traffic = {.bytes_sent = after.bytes_sent - before.bytes_sent,
                       .bytes_received = after.bytes_received - before.bytes_received,
                       .collectives = after.collectives - before.collectives};
@@ -432,6 +465,8 @@ class Executor::Impl final : private Launcher {
   StepTensors tensors_;
   StepTimes times_;
   std::vector<Work> works_;                   // by op; valid for communication that was launched
+  std::vector<Work> behind_;                  // by op: the other group's last before it
+  Work last_within_, last_between_;           // the stage, and stages
   std::vector<bool> sizes_known_;             // by op
   std::vector<at::Tensor> host_;              // by value: copies of this step, on a device only
   std::vector<at::Tensor> pinned_;            // by value: memory for them, from step to step

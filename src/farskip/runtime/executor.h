@@ -46,6 +46,9 @@ struct ExecutorOptions {
   KernelState* state = nullptr;  // handed to the kernels
   // Where a backward step puts the gradients of the weights of these names.
   const Weights* gradients = nullptr;
+  // Of a stage's graph (graph/pipeline.h): the same rank of every stage, in order. What goes
+  // between stages goes through it, everything else through the stage's own group.
+  Group* stages = nullptr;
   // Sleeps a random time of up to `chaos_delay_seconds` before every op: results must not change.
   std::optional<uint64_t> chaos_seed;
   double chaos_delay_seconds = 2e-4;

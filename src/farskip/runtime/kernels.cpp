@@ -146,7 +146,20 @@ void run_loss(const KernelContext&, Inputs in, Outputs out) {
 }
 
 Work launch_all_reduce(const KernelContext& context, Group& group, Inputs in, Outputs out) {
-  return group.all_reduce(out[0], in[0], context.op.id, context.ready);
+  // Stages have graphs of their own, and number their ops each for itself.
+  const Attributes& a = context.op.attributes;
+  const Tag tag = is_between_stages(a) ? a.message : context.op.id;
+  return group.all_reduce(out[0], in[0], tag, context.ready);
+}
+
+Work launch_send(const KernelContext& context, Group& group, Inputs in, Outputs) {
+  const Attributes& a = context.op.attributes;
+  return group.send(in[0], a.peer, a.message, context.ready);
+}
+
+Work launch_receive(const KernelContext& context, Group& group, Inputs, Outputs out) {
+  const Attributes& a = context.op.attributes;
+  return group.receive(out[0], a.peer, a.message, context.ready);
 }
 
 }  // namespace
@@ -185,6 +198,8 @@ KernelTable step_kernels() {
   table.add(OpKind::shared_experts, recordable({.kernel = run_swiglu}));
   table.add(OpKind::dense_mlp, recordable({.kernel = run_swiglu}));
   table.add(OpKind::all_reduce, launch_all_reduce);
+  table.add(OpKind::send, launch_send);
+  table.add(OpKind::receive, launch_receive);
   table.add(OpKind::final_norm, run_final_norm);
   table.add(OpKind::head, run_head);
   table.add(OpKind::loss, making(run_loss));

@@ -17,12 +17,14 @@ int64_t elements(at::IntArrayRef shape) {
 }  // namespace
 
 StepTensors::StepTensors(const Graph& graph, const ComputeLane& lane, const Sizes& sizes,
-                         const Recordings& recordings, const c10::Stream& communication)
+                         const Recordings& recordings, const c10::Stream& within,
+                         const c10::Stream& between)
     : graph_(graph),
       lane_(lane),
       sizes_(sizes),
       recordings_(recordings),
-      communication_(communication),
+      within_(within),
+      between_(between),
       tensors_(graph.values().size()) {}
 
 void StepTensors::begin() {
@@ -71,7 +73,8 @@ bool StepTensors::prepare(const OpPlan& plan, std::vector<at::Tensor>& out) {
 }
 
 const c10::Stream& StepTensors::stream_of(const OpPlan& plan) const {
-  return plan.op->lane == Lane::communication ? communication_ : lane_.stream();
+  if (plan.op->lane == Lane::compute) return lane_.stream();
+  return is_between_stages(plan.op->attributes) ? between_ : within_;
 }
 
 // Its rows of the whole, which the first part to run allocates.

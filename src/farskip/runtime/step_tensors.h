@@ -20,9 +20,10 @@ namespace farskip {
 class StepTensors {
  public:
   // All arguments must outlive it. `recordings`: which values have a place of their own.
-  // `communication`: the stream that collectives write on.
+  // `within`, `between`: the streams that collectives of the stage and what goes between stages
+  // write on.
   StepTensors(const Graph& graph, const ComputeLane& lane, const Sizes& sizes,
-              const Recordings& recordings, const c10::Stream& communication);
+              const Recordings& recordings, const c10::Stream& within, const c10::Stream& between);
 
   // Where parameters, gradients and inputs are put.
   std::vector<at::Tensor>& by_value() { return tensors_; }
@@ -57,7 +58,7 @@ class StepTensors {
   const ComputeLane& lane_;
   const Sizes& sizes_;
   const Recordings& recordings_;
-  const c10::Stream communication_;
+  const c10::Stream within_, between_;
   std::vector<at::Tensor> tensors_;
   std::vector<Shape> shapes_;  // of the outputs last prepared
   int64_t bytes_ = 0, peak_bytes_ = 0;

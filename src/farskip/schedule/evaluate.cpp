@@ -15,12 +15,13 @@ constexpr double never = std::numeric_limits<double>::infinity();
 class Player {
  public:
   Player(const Graph& graph, const Schedule& schedule, const Durations& durations,
-         Contention contention, HostModel host)
+         Contention contention, HostModel host, std::span<const double> not_before)
       : graph_(graph),
         schedule_(schedule),
         durations_(durations),
         slowdown_{contention.compute, contention.communication},
-        host_(host) {
+        host_(host),
+        not_before_(not_before) {
     const size_t count = graph.ops().size();
     times_.launched.assign(count, never);
     times_.started.assign(count, never);
@@ -43,6 +44,18 @@ class Player {
     OpId running = none;
     double left = 0;  // seconds of work, without contention
   };
+
+  double held_until(OpId op) const { return not_before_.empty() ? 0 : not_before_[op]; }
+  // When what is at the head of a lane may start, if only other ranks hold it back.
+  double next_release() const {
+    double next = never;
+    for (const LaneState& lane : lanes_) {
+      if (lane.running != none || lane.queue.empty()) continue;
+      const double until = held_until(schedule_.steps[lane.queue.front()].op);
+      if (until > now_) next = std::min(next, until);
+    }
+    return next;
+  }
 
   bool has_ended(OpId op) const { return times_.ended[op] <= now_; }
 
@@ -78,6 +91,7 @@ class Player {
     if (host_.launch_seconds > 0 && times_.launched[step.op] + host_.launch_seconds > now_) {
       return false;
     }
+    if (held_until(step.op) > now_) return false;
     state.queue.pop_front();
     state.running = step.op;
     state.left = durations_.at(step.op);
@@ -105,6 +119,8 @@ class Player {
       if (lanes_[lane].running != none) step = std::min(step, lanes_[lane].left / rate(lane));
     }
     if (host_time_ > now_) step = std::min(step, host_time_ - now_);
+    const double release = next_release();
+    if (release < never) step = std::min(step, release - now_);
     if (step == never) {
       throw ScheduleError("the schedule gets stuck",
                           {.where = schedule_.name,
@@ -115,6 +131,7 @@ class Player {
     const double before = now_;
     now_ += step;
     if (host_time_ > before && host_time_ - before <= step) now_ = std::min(now_, host_time_);
+    if (release - before <= step) now_ = std::max(now_, release);  // not short of it by rounding
     for (int lane : {0, 1}) {
       LaneState& state = lanes_[lane];
       if (state.running == none) continue;
@@ -130,6 +147,7 @@ class Player {
   const Durations& durations_;
   const std::array<double, 2> slowdown_;
   const HostModel host_;
+  const std::span<const double> not_before_;
   std::array<LaneState, 2> lanes_;
   OpTimes times_;
   double now_ = 0, host_time_ = 0;
@@ -139,14 +157,14 @@ class Player {
 }  // namespace
 
 OpTimes evaluate(const Graph& graph, const Schedule& schedule, const Durations& durations,
-                 Contention contention, HostModel host) {
+                 Contention contention, HostModel host, std::span<const double> not_before) {
   if (durations.size() != graph.ops().size()) {
     throw ScheduleError("durations do not fit the graph",
                         {.where = schedule.name,
                          .expected = std::to_string(graph.ops().size()),
                          .found = std::to_string(durations.size())});
   }
-  return Player(graph, schedule, durations, contention, host).play();
+  return Player(graph, schedule, durations, contention, host, not_before).play();
 }
 
 }  // namespace farskip

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "farskip/schedule/schedule.h"
@@ -22,8 +23,10 @@ struct OpTimes {
 
 // Plays a schedule through: lanes are first in, first out, an op starts when it is launched, its
 // lane is free and what it waits for has ended; while both lanes are busy each runs slower by its
-// contention factor. Throws ScheduleError if it gets stuck.
+// contention factor. `not_before`: by OpId, what other ranks hold it back until; empty: nothing.
+// Throws ScheduleError if it gets stuck.
 OpTimes evaluate(const Graph& graph, const Schedule& schedule, const Durations& durations,
-                 Contention contention = {}, HostModel host = {});
+                 Contention contention = {}, HostModel host = {},
+                 std::span<const double> not_before = {});
 
 }  // namespace farskip

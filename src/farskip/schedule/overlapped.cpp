@@ -4,7 +4,6 @@
 #include <numeric>
 
 #include "farskip/base/error.h"
-#include "farskip/graph/differentiate.h"
 #include "farskip/schedule/evaluate.h"
 #include "farskip/schedule/memory.h"
 #include "farskip/schedule/places.h"
@@ -43,7 +42,7 @@ std::vector<double> compute_before_communication(const Graph& graph, const Durat
 }
 
 bool has_backward(const Graph& graph) {
-  return last_forward_op(graph) + 1 < static_cast<OpId>(graph.ops().size());
+  return std::ranges::any_of(graph.ops(), [](const Op& op) { return !op.accumulates.empty(); });
 }
 
 // Greedy in simulated time: whenever a lane is free, the ready op of highest priority starts.

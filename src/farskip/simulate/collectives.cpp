@@ -130,6 +130,12 @@ double all_reduce_seconds(const HardwareProfile& profile, int ranks, double buff
   return collective_seconds(profile, TrafficPattern::all_reduce, ranks, buffer_bytes);
 }
 
+double message_seconds(const HardwareProfile& profile, double bytes) {
+  const double nic = profile.nic_bandwidth.value;
+  return profile.all_to_all_latency.value + profile.inter_node_latency.value +
+         bytes / (nic > 0 ? nic : profile.ring_bandwidth.value);
+}
+
 double all_gather_seconds(const HardwareProfile& profile, int ranks, double buffer_bytes) {
   return collective_seconds(profile, TrafficPattern::all_gather, ranks, buffer_bytes);
 }

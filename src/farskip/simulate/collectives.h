@@ -57,6 +57,10 @@ MoeTraffic moe_traffic(const MoeTrafficSpec& spec, const DomainLayout& layout);
 double dispatch_seconds(const HardwareProfile& profile, int ranks, TwoLevel bytes);
 double combine_seconds(const HardwareProfile& profile, int ranks, TwoLevel bytes);
 
+// Seconds of a message to the same rank of another pipeline stage, which is taken to lie in another
+// domain: through the NIC, in a profile without one through the scale-up network.
+double message_seconds(const HardwareProfile& profile, double bytes);
+
 // Seconds of a small exchange such as counts: the library's all-to-all, by buffer size.
 double all_to_all_seconds(const HardwareProfile& profile, int ranks, double buffer_bytes);
 

@@ -78,6 +78,14 @@ TwoLevel exchanged_bytes(const Graph& graph, const Op& op, const HardwareProfile
 }
 
 double communication_seconds(const Graph& graph, const Op& op, const HardwareProfile& hardware) {
+  if (op.kind == OpKind::receive) return 0;  // its sender's time
+  if (op.kind == OpKind::send) {
+    return message_seconds(hardware, graph.expected_bytes(op.inputs.at(0)));
+  }
+  if (is_between_stages(op.attributes)) {  // a few bytes, from stage to stage and back
+    return 2 * (op.attributes.stages - 1) *
+           message_seconds(hardware, graph.expected_bytes(op.outputs.at(0)));
+  }
   const int ranks = op.attributes.ranks;
   if (ranks == 1) return 0;
   if (goes_to_experts(op.kind)) {

@@ -69,6 +69,7 @@ double row_bytes(int64_t hidden, DType wire) {
     case DType::int32:
       return 4 * width;
     case DType::int64:
+    case DType::float64:
       return 8 * width;
     case DType::uint8:
       return width;

@@ -13,9 +13,7 @@ Span span_of(const Op& op) {
           .lane = op.lane};
 }
 
-Timeline simulate(const Graph& graph, const Schedule& schedule, const Durations& durations,
-                  Contention contention, HostModel host) {
-  const OpTimes times = evaluate(graph, schedule, durations, contention, host);
+Timeline timeline_of(const Graph& graph, const Schedule& schedule, const OpTimes& times) {
   Timeline timeline{.origin = Timeline::Origin::simulated,
                     .title = graph.description() + ", " + schedule.name,
                     .rank = 0,
@@ -30,6 +28,11 @@ Timeline simulate(const Graph& graph, const Schedule& schedule, const Durations&
     timeline.spans.push_back(span);
   }
   return timeline;
+}
+
+Timeline simulate(const Graph& graph, const Schedule& schedule, const Durations& durations,
+                  Contention contention, HostModel host) {
+  return timeline_of(graph, schedule, evaluate(graph, schedule, durations, contention, host));
 }
 
 }  // namespace farskip

@@ -107,6 +107,10 @@ double sum_of_squares(std::span<const at::Tensor> shards) {
   return on_cpu + on_device.sum_of_squares();
 }
 
+double rounded_squares(const at::Tensor& squares) {
+  return static_cast<float>(squares.item<double>());
+}
+
 double clip_factor(double squares, double max_norm) {
   if (!(max_norm >= 0)) {
     throw ConfigError("wrong value", {.where = "gradient clipping: largest norm",

@@ -18,6 +18,10 @@ namespace farskip {
 // of that device's own reduction. Waits for devices. Throws Error for another dtype.
 double sum_of_squares(std::span<const at::Tensor> shards);
 
+// A sum of squares, fp64 [1], rounded to fp32: what it is takes no heed of the order in which ranks
+// and stages were summed, but for sums that lie just between two such numbers.
+double rounded_squares(const at::Tensor& squares);
+
 // What gradients are multiplied with so that their norm is at most max_norm: max_norm / norm if
 // that is below 1, else 1. `squares` is the sum over all shards of all ranks. 1 for max_norm 0,
 // which means no clipping. Throws ConfigError for a max_norm that is negative or no number.

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <iterator>
-#include <set>
 
 #include "farskip/base/error.h"
 
@@ -40,8 +39,9 @@ void append_entries(ShardList& entries, const WeightSpec& spec, const Placement&
 }  // namespace
 
 ParameterStore::ParameterStore(const ModelConfig& model, const Placement& placement, int ranks,
-                               int rank, std::span<const ParameterBucket> buckets,
-                               at::ScalarType dtype, at::ScalarType gradients, at::Device device)
+                               int rank, const std::set<std::string>& names,
+                               std::span<const ParameterBucket> buckets, at::ScalarType dtype,
+                               at::ScalarType gradients, at::Device device)
     : ranks_(ranks), rank_(rank), dtype_(dtype), gradient_dtype_(gradients), device_(device) {
   const int expert_rank = rank % placement.ranks();
   const std::vector<WeightSpec> specs = weight_specs(model, placement, expert_rank, dtype);
@@ -51,7 +51,7 @@ ParameterStore::ParameterStore(const ModelConfig& model, const Placement& placem
     bucketed.insert(bucket.names.begin(), bucket.names.end());
   }
   for (const WeightSpec& spec : specs) {
-    if (bucketed.count(spec.name) != 0) continue;
+    if (bucketed.count(spec.name) != 0 || names.count(spec.name) == 0) continue;
     untrained_.push_back(spec.name);
     weights_[spec.name] = at::zeros(spec.shape, at::TensorOptions(spec.dtype).device(device));
   }

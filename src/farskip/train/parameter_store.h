@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -42,11 +43,13 @@ struct StoredBucket {
 class ParameterStore {
  public:
   // Of rank `rank` of `ranks`: a multiple of the placement's, whose rank r % placement.ranks() says
-  // which experts rank r has. Zeros everywhere. Parameters that are in no bucket are kept as they
+  // which experts rank r has. Holds the parameters that are named, of a stage those of its layers.
+  // Zeros everywhere. Parameters that are in no bucket are kept as they
   // are and never updated. Throws GraphError for a bucket that names an unknown weight.
   ParameterStore(const ModelConfig& model, const Placement& placement, int ranks, int rank,
-                 std::span<const ParameterBucket> buckets, at::ScalarType dtype,
-                 at::ScalarType gradients = at::kFloat, at::Device device = at::kCPU);
+                 const std::set<std::string>& names, std::span<const ParameterBucket> buckets,
+                 at::ScalarType dtype, at::ScalarType gradients = at::kFloat,
+                 at::Device device = at::kCPU);
 
   // Views into the buckets, by canonical name, for an executor.
   const Weights& weights() const { return weights_; }

@@ -1,23 +1,21 @@
 #include "farskip/train/rank_trainer.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cmath>
 
-#include "farskip/comm/host_gather.h"
 #include "farskip/graph/step_outputs.h"
 #include "farskip/runtime/kernels.h"
 #include "farskip/train/expert_loads.h"
-#include "farskip/train/group_meeting.h"
+#include "farskip/train/gradient_norm.h"
 #include "farskip/train/update_kernels.h"
 
 namespace farskip {
 namespace {
 
-constexpr Tag sum_tag = -10, meeting_tag = -11;
+constexpr Tag meeting_tag = -11;
 
 // What the micro-batches of a step give out, added up.
 struct OutputSums {
@@ -38,12 +36,17 @@ struct OutputSums {
     } else if (name == step_outputs::router_losses) {
       for (int i = 0; i < router_loss_count; ++i) losses[1 + i] += output[i].item<double>();
     } else if (name == step_outputs::squares) {
-      squares = output.item<double>();
+      squares = rounded_squares(output);
     } else if (name == step_outputs::expert_loads) {
       expert_loads = expert_loads.defined() ? expert_loads + output : output;
     }
   }
 };
+
+ExecutorOptions without_timeline(ExecutorOptions options) {
+  options.timeline = false;
+  return options;
+}
 
 KernelTable training_kernels() {
   KernelTable table = step_kernels();
@@ -54,71 +57,67 @@ KernelTable training_kernels() {
 }  // namespace
 
 RankTrainer::RankTrainer(const ModelConfig& model, const Placement& placement,
-                         const TrainConfig& config, const TrainingPlan& plan, Group& group)
+                         const TrainConfig& config, const TrainingPlan& plan,
+                         const TrainingRanks& ranks)
     : model_(model),
       placement_(placement),
       config_(config),
       plan_(plan),
-      group_(group),
-      store_(model, placement, group.size(), group.rank(), plan.buckets,
-             config.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat, at::kFloat, group.device()),
+      ranks_(ranks),
+      store_(model, placement, ranks.within().size(), ranks.within().rank(), plan.parameters,
+             plan.buckets, config.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat, at::kFloat,
+             ranks.within().device()),
       state_(store_, config.optimizer(), config.max_norm),
       kernels_(training_kernels()),
-      update_(model, placement, plan.update.graph, kernels_, store_.weights(), group,
-              {.state = &state_, .gradients = &store_.gradients()}),
-      accumulate_(model, placement, plan.accumulate.graph, kernels_, store_.weights(), group,
-                  {.state = &state_, .gradients = &store_.gradients(), .timeline = false}),
-      validate_(model, placement, plan.validate.graph, kernels_, store_.weights(), group,
-                {.state = &state_, .timeline = false}),
+      update_(model, placement, plan.update.graph, kernels_, store_.weights(), ranks.within(),
+              options()),
+      accumulate_(model, placement, plan.accumulate.graph, kernels_, store_.weights(),
+                  ranks.within(), without_timeline(options())),
+      validate_(model, placement, plan.validate.graph, kernels_, store_.weights(), ranks.within(),
+                without_timeline(options())),
       update_schedule_(plan.update.schedule) {}
 
-std::vector<double> RankTrainer::sum_over_ranks(const std::vector<double>& own) {
-  const at::Tensor all = gather_on_host(group_, at::tensor(own, at::kDouble), sum_tag);
-  const double* value = all.const_data_ptr<double>();
-  std::vector<double> sums(own.size(), 0);
-  for (int rank = 0; rank < group_.size(); ++rank) {
-    for (double& sum : sums) sum += *value++;
-  }
-  return sums;
+ExecutorOptions RankTrainer::options() {
+  return {.state = &state_, .gradients = &store_.gradients(), .stages = ranks_.between()};
 }
 
-Batch RankTrainer::batch_of_part(const TrainingData& data, int64_t step, int64_t part) const {
+Batch RankTrainer::batch_of_pass(const TrainingData& data, int64_t step, int64_t pass) const {
   Batch batch = data.batch(static_cast<uint64_t>(step), config_.sequences, config_.micro_batches,
-                           part, group_.size(), group_.rank());
-  batch.adds_gradients = part > 0;
+                           pass * plan_.micro_batches, plan_.micro_batches, ranks_.within().size(),
+                           ranks_.within().rank());
+  batch.adds_gradients = pass > 0;
   return batch;
 }
 
-bool RankTrainer::any(bool own) { return sum_over_ranks({own ? 1.0 : 0.0})[0] > 0; }
+bool RankTrainer::any(bool own) { return ranks_.sum({own ? 1.0 : 0.0})[0] > 0; }
 
 void RankTrainer::step_checked(const TrainingData& data, int64_t step) {
-  Executor checked(model_, placement_, plan_.accumulate.graph, kernels_, store_.weights(), group_,
-                   {.state = &state_, .gradients = &store_.gradients(), .check_finite = true});
-  for (int64_t part = 0; part < config_.micro_batches; ++part) {
-    checked.run(plan_.accumulate.schedule, batch_of_part(data, step, part));
+  ExecutorOptions checks = options();
+  checks.check_finite = true;
+  Executor checked(model_, placement_, plan_.accumulate.graph, kernels_, store_.weights(),
+                   ranks_.within(), checks);
+  for (int64_t pass = 0; pass < passes(); ++pass) {
+    checked.run(plan_.accumulate.schedule, batch_of_pass(data, step, pass));
   }
 }
 
 TrainingStep RankTrainer::step(const TrainingData& data, int64_t step) {
   state_.learning_rate = learning_rate(step, config_.steps, config_.rate());
   state_.update = step + 1;
-  const int64_t parts = config_.micro_batches;
   OutputSums sums;
-  for (int64_t part = 0; part + 1 < parts; ++part) {
-    const Batch batch = batch_of_part(data, step, part);
+  for (int64_t pass = 0; pass + 1 < passes(); ++pass) {
+    const Batch batch = batch_of_pass(data, step, pass);
     sums.add(plan_.accumulate.graph, accumulate_.run(plan_.accumulate.schedule, batch));
   }
-  if (parts > 1) sums.losses = sum_over_ranks(sums.losses);  // what an update step gives is summed
   TrainingStep result;
-  result.rank = update_.run(update_schedule_, batch_of_part(data, step, parts - 1));
+  result.rank = update_.run(update_schedule_, batch_of_pass(data, step, passes() - 1));
   sums.add(plan_.update.graph, result.rank);
-  result.loss = sums.losses[0];
-  std::copy(sums.losses.begin() + 1, sums.losses.end(), result.router_losses.begin());
+  const std::vector<double> losses = ranks_.sum(sums.losses);
+  result.loss = losses[0];
+  std::copy(losses.begin() + 1, losses.end(), result.router_losses.begin());
   result.gradient_norm = std::sqrt(sums.squares);
   result.learning_rate = state_.learning_rate;
-  result.expert_loads = sums.expert_loads.defined()
-                            ? sums.expert_loads
-                            : at::zeros({0, model_.router.experts}, at::kLong);
+  result.expert_loads = loads_of_all_layers(sums.expert_loads);
   if (std::isfinite(result.loss) && std::isfinite(result.gradient_norm)) {
     update_correction_biases(result.expert_loads);
   }
@@ -126,14 +125,24 @@ TrainingStep RankTrainer::step(const TrainingData& data, int64_t step) {
   return result;
 }
 
+at::Tensor RankTrainer::loads_of_all_layers(const at::Tensor& own) const {
+  if (own.defined() && ranks_.stages() == 1) return own;
+  const int64_t routers = model_.moe_layer_count();
+  const int64_t choices = model_.router.experts + model_.router.zero_experts;
+  at::Tensor all = at::zeros({routers, choices}, at::kLong);
+  if (own.defined()) all.narrow(0, plan_.first_router, own.size(0)).copy_(own);
+  return ranks_.sum_over_stages(all);
+}
+
 void RankTrainer::update_correction_biases(const at::Tensor& expert_loads) {
   if (config_.bias_update_speed == 0) return;
   int64_t router = 0;
   for (int layer = 1; layer <= model_.layer_count(); ++layer) {
     if (!model_.layers[static_cast<size_t>(layer - 1)].routed) continue;
-    const std::string bias = "layer." + std::to_string(layer) + ".router_bias";
-    update_correction_bias(store_.weights().at(bias), expert_loads[router++],
-                           config_.bias_update_speed);
+    const at::Tensor loads = expert_loads[router++];
+    const auto bias = store_.weights().find("layer." + std::to_string(layer) + ".router_bias");
+    if (bias == store_.weights().end()) continue;  // of another stage
+    update_correction_bias(bias->second, loads, config_.bias_update_speed);
   }
 }
 
@@ -143,21 +152,21 @@ double RankTrainer::validate(const TrainingData& data, int64_t sequences) {
   double sum = 0;
   for (int64_t first = 0; first < count; first += at_once) {
     const int64_t now = std::min(at_once, count - first);
-    const Batch batch =
-        data.in_order(static_cast<uint64_t>(first), now, group_.size(), group_.rank());
+    const Batch batch = data.in_order(static_cast<uint64_t>(first), now, ranks_.within().size(),
+                                      ranks_.within().rank());
     const StepResult result = validate_.run(plan_.validate.schedule, batch);
     for (const at::Tensor& loss : result.outputs) {
       sum += loss.item<double>() * static_cast<double>(now);
     }
   }
-  return sum_over_ranks({sum})[0] / static_cast<double>(count);
+  return ranks_.sum({sum})[0] / static_cast<double>(count);
 }
 
 void RankTrainer::reschedule() {
   std::vector<double> own(plan_.update.graph.ops().size(), 0);
   for (const Span& span : last_.spans) own.at(static_cast<size_t>(span.op)) += span.seconds();
-  Durations durations = sum_over_ranks(own);
-  for (double& seconds : durations) seconds /= group_.size();
+  Durations durations = ranks_.sum_within(own);
+  for (double& seconds : durations) seconds /= ranks_.within().size();
   update_schedule_ = rescheduled(plan_.update, config_, durations);
 }
 
@@ -165,14 +174,14 @@ std::filesystem::path RankTrainer::save(const std::filesystem::path& folder,
                                         const TrainingPoint& point) {
   return save_checkpoint(folder, point, store_.saved(),
                          {.keep = static_cast<int>(config_.keep), .keep_every = config_.keep_every},
-                         meeting_of(group_, meeting_tag));
+                         ranks_.meeting(meeting_tag));
 }
 
 TrainingPoint RankTrainer::load(const std::filesystem::path& checkpoint,
                                 uint64_t model_fingerprint) {
   TrainingPoint point;
   store_.load([&](std::span<const StateShard> shards) {
-    point = load_checkpoint(checkpoint, model_fingerprint, shards, meeting_of(group_, meeting_tag));
+    point = load_checkpoint(checkpoint, model_fingerprint, shards, ranks_.meeting(meeting_tag));
   });
   return point;
 }

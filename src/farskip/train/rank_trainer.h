@@ -4,11 +4,11 @@
 #include <memory>
 #include <vector>
 
-#include "farskip/comm/group.h"
 #include "farskip/runtime/executor.h"
 #include "farskip/train/checkpoint.h"
 #include "farskip/train/training_data.h"
 #include "farskip/train/training_plan.h"
+#include "farskip/train/training_ranks.h"
 #include "farskip/train/training_state.h"
 
 namespace farskip {
@@ -28,9 +28,10 @@ struct TrainingStep {
 // same calls. One thread, with one intra-op thread.
 class RankTrainer {
  public:
-  // All arguments must outlive it. Throws as Executor.
+  // `plan`: of this rank's stage. All arguments must outlive it, of `ranks` the groups. Throws as
+  // Executor.
   RankTrainer(const ModelConfig& model, const Placement& placement, const TrainConfig& config,
-              const TrainingPlan& plan, Group& group);
+              const TrainingPlan& plan, const TrainingRanks& ranks);
 
   ParameterStore& parameters() { return store_; }
 
@@ -45,7 +46,7 @@ class RankTrainer {
   // `sequences`, but at least one.
   double validate(const TrainingData& data, int64_t sequences);
 
-  // Orders ops by how long they took in the step before, over all ranks.
+  // Orders ops by how long they took in the step before, over all ranks of the stage.
   void reschedule();
 
   // Checkpoints of the whole run; throw as save_checkpoint and load_checkpoint.
@@ -53,18 +54,21 @@ class RankTrainer {
   TrainingPoint load(const std::filesystem::path& checkpoint, uint64_t model_fingerprint);
 
  private:
-  // Sums over ranks, in rank order.
-  std::vector<double> sum_over_ranks(const std::vector<double>& own);
+  ExecutorOptions options();
 
+  // From those of this stage's layers. All ranks get the same.
+  at::Tensor loads_of_all_layers(const at::Tensor& own) const;
   void update_correction_biases(const at::Tensor& expert_loads);
 
-  Batch batch_of_part(const TrainingData& data, int64_t step, int64_t part) const;
+  // Runs of a graph that make up a step.
+  int64_t passes() const { return config_.micro_batches / plan_.micro_batches; }
+  Batch batch_of_pass(const TrainingData& data, int64_t step, int64_t pass) const;
 
   const ModelConfig& model_;
   const Placement& placement_;
   const TrainConfig& config_;
   const TrainingPlan& plan_;
-  Group& group_;
+  const TrainingRanks ranks_;
   ParameterStore store_;
   TrainingState state_;
   const KernelTable kernels_;

@@ -25,15 +25,16 @@ constexpr int64_t reschedule_after = 3;  // steps: the first ones also warm memo
 class RankRun {
  public:
   RankRun(const TrainConfig& config, const TrainInputs& inputs, const Placement& placement,
-          const TrainingPlan& plan, Group& group, TrainObserver& observer,
-          const std::atomic<bool>& stop)
+          const std::vector<TrainingPlan>& plans, const TrainingRanks& ranks,
+          TrainObserver& observer, const std::atomic<bool>& stop)
       : config_(config),
         inputs_(inputs),
-        plan_(plan),
-        group_(group),
+        plans_(plans),
+        plan_(plans.at(static_cast<size_t>(ranks.stage()))),
+        ranks_(ranks),
         observer_(observer),
         stop_(stop),
-        trainer_(inputs.model, placement, config, plan, group),
+        trainer_(inputs.model, placement, config, plan_, ranks),
         data_(inputs.data, config.sequence_length, inputs.model.vocabulary, config.seed) {
     if (inputs.validation != nullptr) {
       validation_.emplace(*inputs.validation, config.sequence_length, inputs.model.vocabulary,
@@ -65,7 +66,7 @@ class RankRun {
   }
 
  private:
-  bool reports() const { return group_.rank() == 0; }
+  bool reports() const { return ranks_.rank() == 0; }
   static bool is_due(int64_t every, int64_t step) { return every > 0 && step % every == 0; }
 
   // The first step to do.
@@ -142,9 +143,13 @@ class RankRun {
 
   // What the step takes, not what is computed again to save memory.
   double step_flops() const {
-    const Graph& step = plan_.update.graph;
-    return (total_cost(step).flops - cost_of_recomputing(step).flops) * group_.size() *
-           static_cast<double>(config_.micro_batches);
+    double flops = 0;
+    for (const TrainingPlan& plan : plans_) {
+      const Graph& step = plan.update.graph;
+      flops += (total_cost(step).flops - cost_of_recomputing(step).flops) *
+               static_cast<double>(config_.micro_batches / plan.micro_batches);
+    }
+    return flops * ranks_.within().size();
   }
 
   void validate(int64_t step, TrainResult& result) {
@@ -186,8 +191,9 @@ class RankRun {
 
   const TrainConfig& config_;
   const TrainInputs& inputs_;
+  const std::vector<TrainingPlan>& plans_;  // by stage
   const TrainingPlan& plan_;
-  Group& group_;
+  const TrainingRanks ranks_;
   TrainObserver& observer_;
   const std::atomic<bool>& stop_;
   RankTrainer trainer_;
@@ -206,22 +212,38 @@ void check_biases(const TrainConfig& config, const ModelConfig& model) {
                      .hint = "a balance_loss works for every model"});
 }
 
+TrainingRanks ranks_of(const StageRank& rank) {
+  return TrainingRanks(*rank.within, rank.between.get());
+}
+
+void check_stages(const TrainConfig& config, const TrainingRanks& ranks) {
+  if (ranks.stages() == config.pipeline_stages) return;
+  throw UsageError("the ranks are of another number of pipeline stages",
+                   {.where = "pipeline_stages",
+                    .expected = std::to_string(ranks.stages()),
+                    .found = std::to_string(config.pipeline_stages)});
+}
+
 }  // namespace
 
 TrainResult train(const TrainConfig& config, const TrainInputs& inputs, TrainObserver& observer,
                   const std::atomic<bool>& stop) {
   check(config);
   check_biases(config, inputs.model);
-  const int ranks = inputs.groups.at(0)->size();
+  std::vector<std::vector<Group*>> groups;
+  for (const StageRank& rank : inputs.ranks) {
+    groups.push_back({rank.within.get()});
+    if (rank.between) groups.back().push_back(rank.between.get());
+  }
+  const int ranks = ranks_of(inputs.ranks.at(0)).size();
+  check_stages(config, ranks_of(inputs.ranks.at(0)));
   const Placement placement = training_placement(config, inputs.model, ranks);
-  const TrainingPlan plan = plan_training(inputs.model, inputs.connectivity, ranks, config);
-  std::vector<TrainResult> results(inputs.groups.size());
-  run_ranks(inputs.groups, [&](Group& group) {
-    const auto index =
-        static_cast<size_t>(std::ranges::find(inputs.groups, &group, &std::unique_ptr<Group>::get) -
-                            inputs.groups.begin());
-    RankRun run(config, inputs, placement, plan, group, observer, stop);
-    results[index] = run.run(inputs.weights[index]);
+  const std::vector<TrainingPlan> plans =
+      plan_training(inputs.model, inputs.connectivity, ranks, config);
+  std::vector<TrainResult> results(inputs.ranks.size());
+  run_ranks(groups, [&](size_t i) {
+    RankRun run(config, inputs, placement, plans, ranks_of(inputs.ranks[i]), observer, stop);
+    results[i] = run.run(inputs.weights[i]);
   });
   return results.front();
 }

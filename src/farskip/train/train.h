@@ -3,13 +3,12 @@
 #include <array>
 #include <atomic>
 #include <filesystem>
-#include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
-#include "farskip/comm/group.h"
+#include "farskip/comm/stages.h"
 #include "farskip/io/token_file.h"
 #include "farskip/io/weights.h"
 #include "farskip/model/connectivity.h"
@@ -50,9 +49,10 @@ struct TrainInputs {
   const ModelConfig& model;
   std::string model_config;  // its config.json, which checkpoints keep
   const Connectivity& connectivity;
-  // weights[i] are those of the rank of groups[i], ascending, whose dtype is fp32.
+  // weights[i] are those of ranks[i], ascending, whose dtype is fp32; of a stage's rank at least
+  // those of its layers.
   std::span<const Weights> weights;
-  const std::vector<std::unique_ptr<Group>>& groups;
+  const std::vector<StageRank>& ranks;
   const TokenFile& data;
   const TokenFile* validation = nullptr;
   bool resume = false;  // from the newest checkpoint in config.out

@@ -122,6 +122,11 @@ void check(const TrainConfig& config) {
            std::to_string(config.micro_batches));
   }
   require_at_least("data_parallel", config.data_parallel, 1);
+  require_at_least("pipeline_stages", config.pipeline_stages, 1);
+  if (config.pipeline_stages > 1 && config.two_batch) {
+    refuse("two_batch", "false with pipeline stages: micro_batches says how many are under way",
+           "true");
+  }
   require_at_least("steps", config.steps, 1);
   require_at_least("log_every", config.log_every, 1);
   require_at_least("validate_every", config.validate_every, 0);

@@ -31,7 +31,7 @@ struct TrainConfig {
   double balance_loss = 0, sequence_balance_loss = 0, router_z_loss = 0, bias_update_speed = 0;
   std::string dtype = "float32";
 
-  int data_parallel = 1;
+  int data_parallel = 1, pipeline_stages = 1;
   std::string schedule = "overlapped", routing = "model";
   bool two_batch = false;
   int expert_chunks = 1, pieces = 1;
@@ -83,7 +83,10 @@ void visit_settings(Config& c, Visit&& visit) {
         "float32 or bfloat16: of activations and of weights as read; masters are "
         "float32");
   visit("data_parallel", c.data_parallel,
-        "sets of ranks that each share out all experts: expert parallelism is ranks over this");
+        "sets of ranks that each share out all experts: expert parallelism is the ranks of a "
+        "pipeline stage over this");
+  visit("pipeline_stages", c.pipeline_stages,
+        "runs of layers, each on ranks of its own, which micro-batches go through in turn");
   visit("schedule", c.schedule, "blocking, released or overlapped");
   visit("routing", c.routing, "model, or balanced: for measuring, meaningless as training");
   visit("two_batch", c.two_batch, "two micro-batches of each rank interleaved");

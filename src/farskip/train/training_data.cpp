@@ -41,11 +41,16 @@ TrainingData::TrainingData(const TokenFile& file, int64_t sequence_length, int64
       order_(checked_windows(file, sequence_length, vocabulary), seed) {}
 
 Batch TrainingData::batch(uint64_t step, int64_t sequences, int64_t micro_batches, int64_t part,
-                          int ranks, int rank) const {
+                          int64_t parts, int ranks, int rank) const {
   const std::vector<uint64_t> all = order_.sequences_of_step(step, sequences);
   const int64_t each = sequences / micro_batches;
-  const std::vector<uint64_t> windows(all.begin() + part * each, all.begin() + (part + 1) * each);
-  return make(share_of(windows, ranks, rank), sequences * sequence_length_);
+  std::vector<uint64_t> own;
+  for (int64_t p = part; p < part + parts; ++p) {
+    const std::vector<uint64_t> windows(all.begin() + p * each, all.begin() + (p + 1) * each);
+    const std::vector<uint64_t> share = share_of(windows, ranks, rank);
+    own.insert(own.end(), share.begin(), share.end());
+  }
+  return make(own, sequences * sequence_length_);
 }
 
 Batch TrainingData::in_order(uint64_t first, int64_t sequences, int ranks, int rank) const {

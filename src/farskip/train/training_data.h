@@ -20,10 +20,10 @@ class TrainingData {
   uint64_t windows() const { return order_.windows(); }
 
   // Sequences of a step (from 0) of `sequences` sequences in `micro_batches` equal parts: rank
-  // `rank`'s share of part `part`. Inputs as build_forward wants them for a loss; the label count
-  // is that of the whole step.
-  Batch batch(uint64_t step, int64_t sequences, int64_t micro_batches, int64_t part, int ranks,
-              int rank) const;
+  // `rank`'s share of each of parts [part, part + parts), one after the other. Inputs as
+  // build_forward wants them for a loss; the label count is that of the whole step.
+  Batch batch(uint64_t step, int64_t sequences, int64_t micro_batches, int64_t part, int64_t parts,
+              int ranks, int rank) const;
   // The same for sequences [first, first + sequences) in the order of the file.
   Batch in_order(uint64_t first, int64_t sequences, int ranks, int rank) const;
 

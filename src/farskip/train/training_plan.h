@@ -1,5 +1,7 @@
 #pragma once
 
+#include <set>
+#include <string>
 #include <vector>
 
 #include "farskip/graph/update.h"
@@ -8,21 +10,26 @@
 
 namespace farskip {
 
-// The steps of a run: the same on every rank.
+// The steps of one pipeline stage of a run: the same on each of its ranks.
 struct TrainingPlan {
+  std::set<std::string> parameters;  // that the stage has
   std::vector<ParameterBucket> buckets;
-  PlannedStep update;      // forward, backward, update
-  PlannedStep accumulate;  // forward and backward of a micro-batch before the last
+  // Forward and backward of so many micro-batches at once: of one, or, with stages, of all.
+  int64_t micro_batches = 1;
+  PlannedStep update;      // they and the update
+  PlannedStep accumulate;  // those before the last
   PlannedStep validate;    // forward
+  int first_router = 0;    // routers of the stages before
 };
 
-// Where experts are: rank r of the run has those of the placement's rank r % its ranks. Throws
-// UsageError for ranks that are no multiple of data_parallel.
+// Where experts are: rank r of a stage has those of the placement's rank r % its ranks. `ranks`: of
+// all stages. Throws UsageError for ranks that pipeline_stages or data_parallel do not divide.
 Placement training_placement(const TrainConfig& config, const ModelConfig& model, int ranks);
 
-// Scheduled by nominal durations; `rescheduled` once real ones are known. Throws as plan_step.
-TrainingPlan plan_training(const ModelConfig& model, const Connectivity& connectivity, int ranks,
-                           const TrainConfig& config);
+// By stage. Scheduled by nominal durations; `rescheduled` once real ones are known. `ranks`: of all
+// stages. Throws as plan_step and pipeline_stages.
+std::vector<TrainingPlan> plan_training(const ModelConfig& model, const Connectivity& connectivity,
+                                        int ranks, const TrainConfig& config);
 
 // The same step in another order: results keep their bits.
 Schedule rescheduled(const PlannedStep& step, const TrainConfig& config,

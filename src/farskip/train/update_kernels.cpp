@@ -72,7 +72,7 @@ void run_gradient_norm(const KernelContext&, Inputs in, Outputs out) {
 void run_update(const KernelContext& context, Inputs in, Outputs out) {
   TrainingState& state = training_state_of(context);
   const StoredBucket& bucket = bucket_of(context);
-  const double squares = in.back().item<double>();
+  const double squares = rounded_squares(in.back());
   const bool parts = !out.empty();
   if (!std::isfinite(squares)) {
     if (parts) out[0].copy_(bucket.master);
