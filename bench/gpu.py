@@ -52,7 +52,8 @@ class Run:
                      for more in environments]
         outputs = [process.communicate(timeout=300) for process in processes]
         if processes[0].returncode != 0:
-            print(f"{section}, {name}: failed: {[line for line in outputs[0][1].splitlines() if line.startswith("farskip:")] or outputs[0][1][-300:]}", file=sys.stderr)
+            lines = [line for line in outputs[0][1].splitlines() if line.startswith("farskip:")] or outputs[0][1].splitlines()[-1:]
+            print(f"{section}, {name}: failed: {lines}", file=sys.stderr)
             return
         text = outputs[0][0]
         result = {"section": section, "name": name, "clocks": self.clocks()} | json.loads(text[text.index("{"):])
@@ -189,9 +190,9 @@ def training(run):
             run.record("training", " ".join([*script, *more]), [
                 sys.executable, str(ROOT / "bench" / script[0]), str(cut), "--layers", "5", *script[1:], *more])
     rank = [*LOOPBACK, "--training", "--sequence-length", "4096", "--loopback-path", run.paths[-1], "--link-gb-per-s", "300", "--routing",
-            "balanced", "--repeat", "3"]
-    deep = run.config("deepseek-v3", num_hidden_layers=4, first_k_dense_replace=0)
-    for name, model, tokens in (("deepseek-v2-lite", "deepseek-v2-lite", "8192"), ("deepseek-v3, 4 layers", deep, "4096")):
+            "balanced", "--repeat", "3", "--no-recording"]
+    deep = run.config("deepseek-v3", num_hidden_layers=5, first_k_dense_replace=0)  # 6 do not fit 80 GB
+    for name, model, tokens in (("deepseek-v2-lite", "deepseek-v2-lite", "8192"), ("deepseek-v3, 5 layers", deep, "4096")):
         run.bench("training", f"rank 0 of 8, {name}", model, [
             *rank, "--tokens-per-rank", tokens, "--connectivity", "standard,farskip", "--schedule", "blocking,overlapped", "--expert-chunks",
             "1,2"])

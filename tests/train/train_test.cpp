@@ -172,6 +172,23 @@ TEST(Train, RecomputationHoldsLessAndChangesNoBit) {
   EXPECT_THROW(job.run(config, {}), ConfigError);
 }
 
+// Validation and checkpoints between two lines of the log count neither as steps nor as time.
+TEST(Train, ThroughputIsThatOfTheStepsAlone) {
+  const TrainingJob job;
+  TrainConfig config = job.config("run");
+  config.steps = 12;
+  config.log_every = 4;
+  config.validate_every = config.checkpoint_every = 3;
+  const TrainingJob::Run run = job.run(config, {});
+  double shortest = 1e9;
+  for (const auto& report : run.reports) shortest = std::min(shortest, report.step_seconds);
+  const auto tokens = static_cast<double>(config.sequences * config.sequence_length);
+  ASSERT_EQ(run.reports.size(), 4u);
+  for (const auto& report : run.reports) {
+    EXPECT_GT(tokens / report.tokens_per_second, 0.5 * shortest) << "step " << report.step;
+  }
+}
+
 TEST(Train, BucketsChangeNothingButRounding) {
   const TrainingJob job;
   TrainConfig config = job.config("large");

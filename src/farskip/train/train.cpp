@@ -154,12 +154,25 @@ class RankRun {
 
   void validate(int64_t step, TrainResult& result) {
     if (!validation_) return;
-    result.validation_loss = trainer_.validate(*validation_, config_.validation_sequences);
-    if (reports()) observer_.validated(step, *result.validation_loss);
-    lap_ = Clock::now();
+    beside_training([&] {
+      result.validation_loss = trainer_.validate(*validation_, config_.validation_sequences);
+      if (reports()) observer_.validated(step, *result.validation_loss);
+    });
   }
 
   void save(int64_t step) {
+    beside_training([&] { save_now(step); });
+  }
+
+  // The lap does not count what it takes.
+  template <typename Run>
+  void beside_training(Run run) {
+    const Clock::time_point begin = Clock::now();
+    run();
+    lap_ += Clock::now() - begin;
+  }
+
+  void save_now(int64_t step) {
     const auto folder =
         trainer_.save(config_.out, {.step = step,
                                     .tokens = step * config_.sequences * config_.sequence_length,
@@ -170,7 +183,6 @@ class RankRun {
                                     .data_position = step * config_.sequences,
                                     .settings = to_json(config_)});
     if (reports()) observer_.saved(folder);
-    lap_ = Clock::now();
   }
 
   // Nothing was updated, so the step can be done again to see where it goes wrong.
