@@ -76,9 +76,12 @@ struct PrivateMemory::State {
 
 PrivateMemory::PrivateMemory(at::Device device) : state_(std::make_unique<State>(device)) {}
 
-void PrivateMemory::make_room() const {
+int64_t PrivateMemory::make_room() const {
   const c10::cuda::CUDAGuard guard(state_->device);
   c10::cuda::CUDACachingAllocator::emptyCache();
+  size_t free = 0, all = 0;
+  check_call(cudaMemGetInfo(&free, &all), "cudaMemGetInfo");
+  return static_cast<int64_t>(free);
 }
 
 PrivateMemory::~PrivateMemory() = default;

@@ -44,8 +44,8 @@ class PrivateMemory {
   PrivateMemory& operator=(const PrivateMemory&) = delete;
 
   // Gives back to the device what libtorch keeps for later, which it can not do itself while
-  // private memory is given out. Waits for the device.
-  void make_room() const;
+  // private memory is given out. Waits for the device. Returns the bytes that the device has free.
+  int64_t make_room() const;
 
   // While it lives, what is allocated for `stream` comes from there. One at a time. Libtorch marks
   // no memory that any thread frees meanwhile as used on a stream, as it otherwise does by events,

@@ -64,7 +64,7 @@ struct PrivateMemory::State {};
 
 PrivateMemory::PrivateMemory(at::Device) { refuse("PrivateMemory"); }
 PrivateMemory::~PrivateMemory() = default;
-void PrivateMemory::make_room() const { refuse("PrivateMemory"); }
+int64_t PrivateMemory::make_room() const { refuse("PrivateMemory"); }
 PrivateMemory::Use::Use(const PrivateMemory& memory, const c10::Stream&) : memory_(memory) {
   refuse("PrivateMemory");
 }

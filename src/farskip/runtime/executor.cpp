@@ -75,7 +75,7 @@ class Executor::Impl final : private Launcher {
     const Event end = lane_.mark(true);
     await(end);
     StepResult result = finish(before);
-    recordings_.complete();
+    recordings_.complete(result.peak_activation_bytes);
     if (end.valid()) {
       result.timeline.step_seconds = times_.device_seconds(end);
       result.host_seconds = launching;

@@ -38,8 +38,7 @@ void Recordings::begin(const Schedule& schedule, const std::vector<int64_t>& len
                     std::ranges::equal(schedule.steps, steps_);
   if (same) {
     if (state_ == State::watched) {
-      memory_.on(lane_.device()).make_room();
-      state_ = State::recording;
+      state_ = has_room() ? State::recording : State::refused;
     } else if (state_ == State::recording) {
       state_ = State::recorded;
     }
@@ -51,6 +50,16 @@ void Recordings::begin(const Schedule& schedule, const std::vector<int64_t>& len
   plan_ = plan_recordings(graph_, plans_, steps_);
   graphs_.resize(plan_.stretches.size());
   state_ = State::watched;
+}
+
+// What is recorded keeps its memory, beside what steps need that are not, or the other variants'.
+bool Recordings::has_room() {
+  const bool is_first = !memory_.is_made();
+  const int64_t room = memory_.on(lane_.device()).make_room();
+  const double needed = (is_first ? 2.0 : 1.2) * static_cast<double>(peak_activation_bytes_);
+  if (static_cast<double>(room) >= needed) return true;
+  if (is_first) memory_.give_back();
+  return false;
 }
 
 void Recordings::forget() {

@@ -23,6 +23,7 @@ class RecordingMemory {
     if (!memory_) memory_ = std::make_unique<cuda::PrivateMemory>(device);
     return *memory_;
   }
+  bool is_made() const { return memory_ != nullptr; }
   void give_back() { memory_.reset(); }
 
  private:
@@ -33,7 +34,7 @@ class RecordingMemory {
 // an op costs the host much more than to launch a recorded one. When a schedule comes a second time
 // with the same sequences, its stretches (recording_plan.h) are recorded, with memory of their own
 // that stays where it is, and from then on they are launched as recorded. What is computed, and the
-// order on the lane, stay the same. Where recording fails, for want of memory say, ops go on being
+// order on the lane, stay the same. Where memory is short, or recording fails, ops go on being
 // launched one by one. Thread rule: one thread.
 class Recordings {
  public:
@@ -45,8 +46,11 @@ class Recordings {
   // Before a step, when nothing of an earlier one is held any more. The schedule stays as it is
   // until the next begin.
   void begin(const Schedule& schedule, const std::vector<int64_t>& lengths);
-  // The step went through.
-  void complete() { completed_ = true; }
+  // The step went through, with activations of so many bytes at most.
+  void complete(int64_t peak_activation_bytes) {
+    completed_ = true;
+    peak_activation_bytes_ = peak_activation_bytes;
+  }
 
   // The steps that are launched together with this op, which is the first of them; none if the op
   // is launched alone, or with an earlier one.
@@ -81,6 +85,7 @@ class Recordings {
   // off: nothing was seen yet; watched: seen once; then recording, then recorded, or refused.
   enum class State { off, watched, recording, recorded, refused };
   void forget();
+  bool has_room();
 
   const Graph& graph_;
   const std::span<const OpPlan> plans_;
@@ -88,6 +93,7 @@ class Recordings {
   const bool wanted_;
   State state_ = State::off;
   bool completed_ = false;
+  int64_t peak_activation_bytes_ = 0;  // of the step that was completed last
   // Of the step that was watched last.
   std::vector<Step> steps_;
   std::vector<int64_t> lengths_;
