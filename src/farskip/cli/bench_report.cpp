@@ -128,6 +128,7 @@ void print_json(const BenchOptions& options, const Bench& bench, const Compariso
                                 {"contention_communication", comparison.contention.communication},
                                 {"bits_equal", comparison.bits_equal},
                                 {"bits_compared", comparison.bits_compared},
+                                {"gradient_noise", comparison.gradient_noise},
                                 {"rows", nlohmann::ordered_json::array()}};
   if (options.transport.name == "loopback") out["path"] = options.transport.loopback_path;
   if (link) out["link"] = to_json(*link);
@@ -201,6 +202,11 @@ void print_foot(const Comparison& comparison, const std::optional<LinkReport>& l
                           std::to_string(comparison.bits_compared) + " runs that have one to equal"
                     : "DIFFERENT: " + comparison.first_difference)
             << '\n';
+  if (comparison.gradient_noise > 0) {
+    std::cout << "noise: the norm of a gradient differs by up to "
+              << format_fixed(comparison.gradient_noise * 1e6, 2)
+              << " parts in a million from run to run\n";
+  }
 }
 
 void write_traces(const BenchOptions& options, const Bench& bench, const Comparison& comparison) {

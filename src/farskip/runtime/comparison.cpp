@@ -107,12 +107,18 @@ class Comparer {
       for (size_t r = warm_up; r < results.size(); ++r) counted.push_back(&results[r][i]);
       Calibrated& graph = graphs_[keys[i]];
       graph.durations = gather_durations(session_, graph.blocking.graph, counted);
-      check_bits(keys[i], "blocking", bits_of(results.back()[i]));
+      check_bits(keys[i], "blocking", footprint_of(results.back()[i]));
     }
   }
 
-  static at::Tensor bits_of(const ForwardResult& result) {
-    return result.gradient_bits.defined() ? result.gradient_bits : result.logits();
+  // What runs of one graph must agree in.
+  struct Footprint {
+    at::Tensor bits;   // of gradients, or the logits
+    at::Tensor norms;  // of gradients, or undefined
+  };
+  static Footprint footprint_of(const ForwardResult& result) {
+    if (!result.gradient_bits.defined()) return {result.logits(), {}};
+    return {result.gradient_bits, result.gradient_norms};
   }
 
   bool on_device() const { return !session_.groups()[0]->device().is_cpu(); }
@@ -125,12 +131,19 @@ class Comparer {
   // Every schedule of one graph must give the same bits. On a CPU rewrites that keep bits must give
   // those of the connectivity's plain graph, too; a GPU's libraries choose kernels by size, so that
   // there chunks and pieces may change some.
-  void check_bits(const GraphKey& key, const std::string& schedule, const at::Tensor& bits) {
+  void check_bits(const GraphKey& key, const std::string& schedule, const Footprint& footprint) {
     GraphKey family = key;
     if (!on_device()) std::get<2>(family) = std::get<3>(family) = 1;
-    const auto [found, first] = expected_.try_emplace(family, bits);
+    const auto [found, first] = expected_.try_emplace(family, footprint);
     if (first) return;
-    if (!at::equal(found->second, bits)) differences_.push_back(checks_.size());
+    const Footprint& expected = found->second;
+    if (!at::equal(expected.bits, footprint.bits)) differences_.push_back(checks_.size());
+    if (expected.norms.defined()) {
+      const at::Tensor change = (footprint.norms - expected.norms).abs();
+      const at::Tensor relative = change / expected.norms.clamp_min(1e-30);
+      comparison_.gradient_noise =
+          std::max(comparison_.gradient_noise, relative.max().item<double>());
+    }
     checks_.push_back(std::get<0>(key) + ", " + schedule + ", chunks " +
                       std::to_string(std::get<2>(key)) + ", pieces " +
                       std::to_string(std::get<3>(key)));
@@ -141,9 +154,10 @@ class Comparer {
     const double none = static_cast<double>(checks_.size());
     const double own = differences_.empty() ? none : static_cast<double>(differences_[0]);
     double first = none;
-    for (const auto& rank :
-         session_.all_gather(std::vector(session_.groups().size(), std::vector{own}))) {
+    for (const auto& rank : session_.all_gather(
+             std::vector(session_.groups().size(), std::vector{own, comparison_.gradient_noise}))) {
       first = std::min(first, rank.at(0));
+      comparison_.gradient_noise = std::max(comparison_.gradient_noise, rank.at(1));
     }
     comparison_.bits_compared = static_cast<int>(checks_.size());
     comparison_.bits_equal = first == none;
@@ -194,7 +208,7 @@ class Comparer {
     }
     for (size_t i = 0; i < steps_.size(); ++i) {
       for (const auto& round : results) {
-        check_bits(key_of(variants_[i]), variants_[i].schedule, bits_of(round[i]));
+        check_bits(key_of(variants_[i]), variants_[i].schedule, footprint_of(round[i]));
       }
       comparison_.rows.push_back(row(i, counted(i)));
     }
@@ -267,7 +281,7 @@ class Comparer {
   const ComparisonOptions& options_;
   std::vector<Variant> variants_;
   std::map<GraphKey, Calibrated> graphs_;
-  std::map<GraphKey, at::Tensor> expected_;
+  std::map<GraphKey, Footprint> expected_;
   std::vector<PlannedStep> steps_;
   std::vector<std::string> checks_;  // which bits were compared
   std::vector<size_t> differences_;  // those of checks_ that failed here

@@ -57,6 +57,8 @@ struct Comparison {
   bool bits_equal = true;
   int bits_compared = 0;  // runs that had another one to be equal to
   std::string first_difference;
+  // Where bits of gradients differ: the most that the norm of one did, relative.
+  double gradient_noise = 0;
 };
 
 // Measures the variants against each other on one session: blocking runs of every graph give the op

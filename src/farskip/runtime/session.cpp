@@ -4,6 +4,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/full_like.h>
+#include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
@@ -115,6 +116,14 @@ class RankRun {
       sums.push_back(gradient.view(bits).sum(at::kLong).cpu());
     }
     return sums.empty() ? at::Tensor() : at::stack(sums);
+  }
+  at::Tensor gradient_norms() const {
+    std::vector<at::Tensor> norms;
+    for (const auto& [name, gradient] : gradients_) {
+      norms.push_back(
+          at::linalg_vector_norm(gradient, 2, std::nullopt, /*keepdim=*/false, at::kDouble));
+    }
+    return norms.empty() ? at::Tensor() : at::stack(norms).cpu();
   }
 
  private:
@@ -242,6 +251,7 @@ std::vector<std::vector<ForwardResult>> Session::run(std::span<const PlannedStep
   std::vector<std::vector<std::vector<at::Tensor>>> bits(
       rounds,
       std::vector<std::vector<at::Tensor>>(steps.size(), std::vector<at::Tensor>(groups_.size())));
+  auto norms = bits;
   auto run_rank = [&](Group& group) {
     const int rank = group.rank();
     const size_t index = index_of(group);
@@ -254,6 +264,7 @@ std::vector<std::vector<ForwardResult>> Session::run(std::span<const PlannedStep
       for (size_t i = 0; i < steps.size(); ++i) {
         results[round][i].ranks[index] = run.run(i, batch, records[round][i][index]);
         bits[round][i][index] = run.gradient_bits();
+        norms[round][i][index] = run.gradient_norms();
       }
     }
   };
@@ -261,7 +272,9 @@ std::vector<std::vector<ForwardResult>> Session::run(std::span<const PlannedStep
   for (size_t round = 0; round < rounds; ++round) {
     for (size_t i = 0; i < steps.size(); ++i) {
       results[round][i].routing = merge(records[round][i]);
-      if (bits[round][i][0].defined()) results[round][i].gradient_bits = at::cat(bits[round][i]);
+      if (!bits[round][i][0].defined()) continue;
+      results[round][i].gradient_bits = at::cat(bits[round][i]);
+      results[round][i].gradient_norms = at::cat(norms[round][i]);
     }
   }
   return results;

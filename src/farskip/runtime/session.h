@@ -46,6 +46,7 @@ struct ForwardResult {
   // int64: for a step that goes back, of the ranks one after the other, a sum over the bits of the
   // gradient of every weight; undefined else.
   at::Tensor gradient_bits;
+  at::Tensor gradient_norms;  // fp64, of the same gradients
 
   // Of these ranks' sequences: fp32 [tokens, vocabulary], or [sequences, vocabulary] for a head on
   // last rows only; of a step that ends in a loss the ranks' shares of it [micro-batches].
