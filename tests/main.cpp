@@ -4,7 +4,7 @@
 
 // Of tests that multiply matrices.
 int main(int argc, char** argv) {
-  farskip::use_row_independent_products();
+  farskip::prepare_cpu_libraries();
   ::testing::InitGoogleTest(&argc, argv);
   return RUN_ALL_TESTS();
 }

@@ -249,7 +249,7 @@ void add_transport_options(CLI::App& command, TransportOptions& options, int mos
 }
 
 void with_ranks(const TransportOptions& options, const std::function<void(Ranks&)>& work) {
-  use_row_independent_products();
+  prepare_cpu_libraries();
   if (options.name == "loopback") return run_loopback(options, work);
   if (options.name == "nccl") return run_nccl(options, work);
   if (options.name == "mpi" && options.device != "cpu") {
