@@ -28,7 +28,7 @@ run plan deepseek-v3 --hardware h200 --expert-parallel 8,16,32
 step "2. Measured: DeepSeek-V2-Lite's widths, 4 layers, two ranks on this machine, an emulated link"
 run bench deepseek-v2-lite --layers 4 --random-weights --ranks 2 --tokens-per-rank 64 \
   --text data/text/sample.txt --link-fill 0.75 --link-us 50 \
-  --connectivity standard,farskip --pieces 4 --repeat 2 --trace "$out"
+  --connectivity standard,farskip --repeat 3 --trace "$out"
 
 step "3. Trained from nothing: DeepSeek-V2's shape with 4.6 M parameters a rank, on two ranks of this machine"
 for split in train valid; do
