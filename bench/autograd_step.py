@@ -5,10 +5,10 @@ grouped products, losses). Prints one JSON line with the medians of forward and 
 
   bench/autograd_step.py CONFIG.json [--layers N] [--batch 8] [--length 2048] [--repeat 7] [--compile]
 """
-import argparse
 import json
 import statistics
 
+import step_options
 import torch
 import torch.nn.functional as F
 
@@ -94,14 +94,7 @@ class Model(torch.nn.Module):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config")
-    parser.add_argument("--layers", type=int, default=0)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--length", type=int, default=2048)
-    parser.add_argument("--repeat", type=int, default=7)
-    parser.add_argument("--compile", action="store_true")
-    options = parser.parse_args()
+    options = step_options.parse(__doc__)
     with open(options.config) as file:
         config = json.load(file)
     torch.set_default_dtype(torch.bfloat16)

@@ -5,11 +5,11 @@ gradients. Prints one JSON line.
 
   bench/transformers_step.py CONFIG.json [--train] [--layers N] [--batch 8] [--length 2048] [--repeat 7] [--compile]
 """
-import argparse
 import json
 import statistics
 import time
 
+import step_options
 import torch
 import transformers
 
@@ -28,15 +28,7 @@ def load(path, layers, train):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config")
-    parser.add_argument("--train", action="store_true")
-    parser.add_argument("--layers", type=int, default=0)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--length", type=int, default=2048)
-    parser.add_argument("--repeat", type=int, default=7)
-    parser.add_argument("--compile", action="store_true")
-    options = parser.parse_args()
+    options = step_options.parse(__doc__, train="a loss and its gradients instead of prefill")
     model = load(options.config, options.layers, options.train)
     run = torch.compile(model) if options.compile else model
     ids = torch.randint(0, model.config.vocab_size, (options.batch, options.length), device="cuda")

@@ -117,10 +117,5 @@ TEST_F(Patterns, WhatIsNoExpressionIsRefused) {
   }
 }
 
-TEST(PatternsWithoutPcre2, SayWhatIsMissing) {
-  if (patterns_are_available()) GTEST_SKIP() << "PCRE2 is there";
-  EXPECT_THROW(Pattern::regex("a", "t"), UnsupportedError);
-}
-
 }  // namespace
 }  // namespace farskip

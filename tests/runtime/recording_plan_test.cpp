@@ -123,8 +123,12 @@ TEST(RecordingPlan, LeavesOutWhatCollectivesRead) {
   const RecordingPlan plan =
       plan_recordings(graph, plan_ops(graph, kernels), blocking_schedule(graph).steps);
   for (const Op& op : graph.ops()) {
-    if (op.kind == OpKind::output_projection) EXPECT_EQ(plan.stretch_of[op.id], none);
-    if (op.kind == OpKind::attention_core) EXPECT_NE(plan.stretch_of[op.id], none);
+    if (op.kind == OpKind::output_projection) {
+      EXPECT_EQ(plan.stretch_of[op.id], none);
+    }
+    if (op.kind == OpKind::attention_core) {
+      EXPECT_NE(plan.stretch_of[op.id], none);
+    }
   }
 }
 

@@ -39,7 +39,9 @@ TEST(Hardware, EveryBuiltInProfileLoadsUnderItsName) {
     for (const auto* rates : {&profile.gemm, &profile.grouped_gemm, &profile.attention}) {
       for (const auto& [dtype, figure] : *rates) {
         EXPECT_NE(sources.find('`' + figure.source + '`'), std::string::npos) << figure.source;
-        if (figure.provenance == Provenance::assumed) EXPECT_FALSE(figure.note.empty()) << name;
+        if (figure.provenance == Provenance::assumed) {
+          EXPECT_FALSE(figure.note.empty()) << name;
+        }
       }
     }
     EXPECT_LE(profile.grouped_gemm_rate(DType::bfloat16), profile.gemm_rate(DType::bfloat16));

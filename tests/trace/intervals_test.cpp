@@ -56,7 +56,9 @@ TEST(Intervals, AgreeWithGridCellsOnRandomInput) {
     for (const Intervals& list : {a, both, only_a}) {
       for (size_t i = 0; i < list.size(); ++i) {
         ASSERT_LT(list[i].start, list[i].end);
-        if (i > 0) ASSERT_LE(list[i - 1].end, list[i].start);
+        if (i > 0) {
+          ASSERT_LE(list[i - 1].end, list[i].start);
+        }
       }
     }
     ASSERT_EQ(total_seconds(both) + total_seconds(only_a), total_seconds(a));

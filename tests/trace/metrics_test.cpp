@@ -141,7 +141,9 @@ TEST(OverlapMetrics, AgreeWithSamplingOnRandomTimelines) {
     ASSERT_EQ(metrics.interior_communication, inside.communication);
     ASSERT_EQ(metrics.interior_exposed, inside.communication - inside.overlapped);
     for (const auto& share : {metrics.percent_overlapped, metrics.interior_percent}) {
-      if (share) ASSERT_TRUE(*share >= 0 && *share <= 100) << *share;
+      if (share) {
+        ASSERT_TRUE(*share >= 0 && *share <= 100) << *share;
+      }
     }
   }
 }

@@ -1,7 +1,7 @@
 #include <cmath>
 
 #include "farskip/cuda/loss_kernels.h"
-#include "farskip/cuda/pack.cuh"
+#include "farskip/cuda/row_packs.cuh"
 
 namespace farskip::cuda {
 namespace {
@@ -62,11 +62,7 @@ __global__ void __launch_bounds__(row_threads)
   for (int base = static_cast<int>(threadIdx.x) * pack_size<T>; base < width;
        base += packs_in_flight * step) {
     Pack<T> packs[packs_in_flight];
-#pragma unroll
-    for (int p = 0; p < packs_in_flight; ++p) {
-      const int at = base + p * step;
-      if (at < width) packs[p] = load_pack<T, Aligned>(row + at, width - at);
-    }
+    load_packs<T, packs_in_flight, Aligned>(packs, row, base, step, width);
 #pragma unroll
     for (int p = 0; p < packs_in_flight; ++p) {
       const int at = base + p * step;
@@ -109,11 +105,7 @@ __global__ void __launch_bounds__(gradient_threads)
   const float weight = label < 0 ? 0.0f : 1.0f / a.label_count[0];
   const float log_sum_exp = a.log_sum_exp[token];
   Pack<T> packs[packs_in_flight];
-#pragma unroll
-  for (int p = 0; p < packs_in_flight; ++p) {
-    const int at = first + p * step;
-    if (at < width) packs[p] = load_pack<T, Aligned>(row + at, width - at);
-  }
+  load_packs<T, packs_in_flight, Aligned>(packs, row, first, step, width);
 #pragma unroll
   for (int p = 0; p < packs_in_flight; ++p) {
     const int at = first + p * step;
@@ -126,8 +118,8 @@ __global__ void __launch_bounds__(gradient_threads)
       values[i] = (__expf(values[i] - log_sum_exp) - one) * weight;
     }
     repack(packs[p], values);
-    store_pack<T, Aligned>(to + at, packs[p], width - at);
   }
+  store_packs<T, packs_in_flight, Aligned>(to, packs, first, step, width);
 }
 
 template <typename T>

@@ -19,19 +19,6 @@ __device__ __forceinline__ const T* row_of(const void* base, const RowStrides& s
   return static_cast<const T*>(base) + outer * strides.outer + head * strides.head;
 }
 
-template <typename T, int Packs>
-__device__ __forceinline__ float sum_of_squares(const Pack<T> (&packs)[Packs]) {
-  float sum = 0.0f;
-#pragma unroll
-  for (int p = 0; p < Packs; ++p) {
-    float values[pack_size<T>];
-    unpack(packs[p], values);
-#pragma unroll
-    for (int i = 0; i < pack_size<T>; ++i) sum += values[i] * values[i];
-  }
-  return sum;
-}
-
 // d_y w . x, the sum along which the gradient by x leaves out.
 template <typename T, int Packs>
 __device__ __forceinline__ float weighed_dot(const Pack<T> (&d)[Packs], const Pack<T> (&w)[Packs],
@@ -47,10 +34,6 @@ __device__ __forceinline__ float weighed_dot(const Pack<T> (&d)[Packs], const Pa
     for (int i = 0; i < pack_size<T>; ++i) sum += a[i] * b[i] * c[i];
   }
   return sum;
-}
-
-__device__ __forceinline__ float inverse_rms(float squares, int width, float eps) {
-  return 1.0f / sqrtf(squares / static_cast<float>(width) + eps);
 }
 
 template <typename T, int Packs, bool Aligned>

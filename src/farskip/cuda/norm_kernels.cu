@@ -75,14 +75,7 @@ __global__ void __launch_bounds__(block_threads, Packs <= 2   ? 4
     Pack<T> sums[Packs];
     sum_packs_of<T, Packs, Count, Aligned>(
         sums, a.terms, outer * a.in_stride + head * a.in_head_stride, first, step, width);
-    float squares = 0.0f;
-#pragma unroll
-    for (int p = 0; p < Packs; ++p) {
-      float values[pack_size<T>];
-      unpack(sums[p], values);
-#pragma unroll
-      for (int i = 0; i < pack_size<T>; ++i) squares += values[i] * values[i];
-    }
+    const float squares = sum_of_squares(sums);
     if (a.sum != nullptr) {
       store_packs<T, Packs, Aligned>(static_cast<T*>(a.sum) + row * a.width, sums, first, step,
                                      width);
@@ -91,8 +84,7 @@ __global__ void __launch_bounds__(block_threads, Packs <= 2   ? 4
     // rows in flight need.
     Pack<T> weight[Packs];
     load_packs<T, Packs, Aligned>(weight, static_cast<const T*>(a.weight), first, step, width);
-    const float mean = row_sum(squares, partial[parity]) / static_cast<float>(width);
-    const float scale = 1.0f / sqrtf(mean + a.eps);
+    const float scale = inverse_rms(row_sum(squares, partial[parity]), width, a.eps);
 #pragma unroll
     for (int p = 0; p < Packs; ++p) {
       float values[pack_size<T>], factors[pack_size<T>];

@@ -48,6 +48,24 @@ __device__ __forceinline__ float row_sum(float value, WarpPartials& partial) {
   return sum;
 }
 
+template <typename T, int Packs>
+__device__ __forceinline__ float sum_of_squares(const Pack<T> (&packs)[Packs]) {
+  float sum = 0.0f;
+#pragma unroll
+  for (int p = 0; p < Packs; ++p) {
+    float values[pack_size<T>];
+    unpack(packs[p], values);
+#pragma unroll
+    for (int i = 0; i < pack_size<T>; ++i) sum += values[i] * values[i];
+  }
+  return sum;
+}
+
+// What a row's norm multiplies it by, from the sum of its squares.
+__device__ __forceinline__ float inverse_rms(float squares, int width, float eps) {
+  return 1.0f / sqrtf(squares / static_cast<float>(width) + eps);
+}
+
 // Blocks for rows of `width` elements, `Packs` of 16 bytes a thread: blockDim.x threads a row; a
 // block of one-warp rows has blockDim.y of them.
 template <typename T, int Packs>

@@ -252,31 +252,25 @@ class Executor::Impl final : private Launcher {
     for (const GradientPlan& gradient : plan.gradients) {
       gradients_.push_back({tensors_[gradient.value], gradient.adds || adds_gradients_});
     }
-    if (auto memory = recordings_.memory_for(plan)) {
-      try {
-        fill_outputs(plan);
-      } catch (const c10::OutOfMemoryError&) {
-        // Libtorch takes back what it keeps for later only where no private memory is given out.
-        memory.reset();
-        recordings_.refuse();
-        with_room([&] { fill_outputs(plan); });
-      }
-    } else if (in_recording_) {
-      fill_outputs(plan);
-    } else {
-      with_room([&] { fill_outputs(plan); });
-    }
+    with_room([&] { fill_outputs(plan); }, recordings_.memory_for(plan));
     recordings_.keep_places(plan, out_);
     tensors_.keep(plan, out_);
   }
 
   // The host runs ahead of the device: where memory does not last for that, it waits until
-  // everything that was launched is through and holds none any more.
+  // everything that was launched is through and holds none any more. Libtorch takes back what it
+  // keeps for later only where no `private_memory` is given out. What is being recorded is given up
+  // as a whole.
   template <typename Run>
-  void with_room(Run run) {
+  void with_room(Run run, std::unique_ptr<cuda::PrivateMemory::Use> private_memory = nullptr) {
+    if (in_recording_) return run();
     try {
       run();
     } catch (const c10::OutOfMemoryError&) {
+      if (private_memory) {
+        private_memory.reset();
+        recordings_.refuse();
+      }
       for (const Work& work : works_) {
         if (work.valid()) work.synchronize();
       }

@@ -78,7 +78,10 @@ RankTrainer::RankTrainer(const ModelConfig& model, const Placement& placement,
       update_schedule_(plan.update.schedule) {}
 
 ExecutorOptions RankTrainer::options() {
-  return {.state = &state_, .gradients = &store_.gradients(), .stages = ranks_.between()};
+  return {.state = &state_,
+          .gradients = &store_.gradients(),
+          .stages = ranks_.between(),
+          .recording_memory = &recorded_};
 }
 
 Batch RankTrainer::batch_of_pass(const TrainingData& data, int64_t step, int64_t pass) const {
