@@ -53,12 +53,29 @@ TEST(RecordingPlan, CoversWhatTheBatchAloneDecides) {
                                      OpKind::attention_core,
                                      OpKind::output_projection,
                                      OpKind::shared_experts,
-                                     OpKind::dense_mlp};
+                                     OpKind::dense_mlp,
+                                     OpKind::router,
+                                     OpKind::plan,
+                                     OpKind::permute};
   EXPECT_EQ(planned.recorded_kinds(), expected);
   // Fewer launches than ops.
   size_t ops = 0;
   for (const auto& stretch : planned.recordings.stretches) ops += stretch.size();
   EXPECT_LT(2 * planned.recordings.stretches.size(), ops);
+}
+
+TEST(RecordingPlan, CoversExpertsWhereOneRankHasThemAll) {
+  const Fixture fixture("deepseek_v3");
+  const std::set<OpKind> kinds = Planned(fixture, 1, {.schedule = "overlapped"}).recorded_kinds();
+  for (OpKind kind : {OpKind::permute, OpKind::experts, OpKind::unpermute}) {
+    EXPECT_TRUE(kinds.contains(kind)) << to_string(kind);
+  }
+}
+
+TEST(RecordingPlan, LeavesOutARouterWhoseChoicesComeFromTheHost) {
+  const Fixture fixture("deepseek_v3");
+  const Planned planned(fixture, 2, {.schedule = "overlapped", .routing = RoutingMode::replay});
+  EXPECT_FALSE(planned.recorded_kinds().contains(OpKind::router));
 }
 
 TEST(RecordingPlan, StretchesFollowTheLaneAndWaitOnlyAtTheirBeginning) {
@@ -110,29 +127,41 @@ TEST(RecordingPlan, AStretchEndsWhereAnotherLaneWaitsForIt) {
   EXPECT_NE(cut.stretch_of[after], cut.stretch_of[middle]);
 }
 
-TEST(RecordingPlan, LeavesOutWhatCollectivesRead) {
+// Its memory is another's only when the last collective that reads it is passed.
+TEST(RecordingPlan, SaysHowLongCollectivesReadWhatStays) {
   const Fixture fixture("deepseek_v3");
-  const ModelConfig& model = fixture.config();
-  const Graph graph = build_forward(
-      model, Connectivity::preset("farskip", model.layers),
-      {.form = ParallelForm::replicated_all_reduce, .ranks = 2, .tokens = 96, .sequences = 2});
-  KernelTable kernels = step_kernels();
-  kernels.add(OpKind::plan, {.kernel = [](const KernelContext&, Inputs, Outputs) {},
-                             .bind = [](const KernelContext&, const Symbol&, Inputs,
-                                        Inputs) { return int64_t{0}; }});
-  const RecordingPlan plan =
-      plan_recordings(graph, plan_ops(graph, kernels), blocking_schedule(graph).steps);
-  for (const Op& op : graph.ops()) {
-    if (op.kind == OpKind::output_projection) {
-      EXPECT_EQ(plan.stretch_of[op.id], none);
+  for (const StepForm& form : forms()) {
+    SCOPED_TRACE(form.schedule);
+    const Planned planned(fixture, 2, form);
+    const Graph& graph = planned.step.graph;
+    std::vector<OpId> lane;
+    for (const Step& step : planned.step.schedule.steps) {
+      if (step.lane == Lane::communication) lane.push_back(step.op);
     }
-    if (op.kind == OpKind::attention_core) {
-      EXPECT_NE(plan.stretch_of[op.id], none);
+    int lent = 0;
+    for (const Value& value : graph.values()) {
+      const int until = planned.recordings.lent_until[value.id];
+      if (!planned.recordings.stays[value.id]) {
+        EXPECT_EQ(until, none);
+        continue;
+      }
+      lent += until != none;
+      for (OpId reader : graph.consumers(value.id)) {
+        if (graph.op(reader).lane == Lane::compute) continue;
+        ASSERT_NE(until, none) << value.name;
+        const auto place = std::ranges::find(lane, reader) - lane.begin();
+        EXPECT_LE(place, until) << value.name;
+        EXPECT_EQ(planned.recordings.place_of[reader], place);
+      }
+      if (until != none) {
+        EXPECT_EQ(std::ranges::count(graph.consumers(value.id), lane[until]), 1) << value.name;
+      }
     }
+    EXPECT_GT(lent, 0);
   }
 }
 
-TEST(RecordingPlan, WhatStaysIsReadByTheLaneAlone) {
+TEST(RecordingPlan, WhatStaysIsMadeByTheLane) {
   const Fixture fixture("deepseek_v3");
   for (const StepForm& form : forms()) {
     const Planned planned(fixture, 2, form);
@@ -146,9 +175,7 @@ TEST(RecordingPlan, WhatStaysIsReadByTheLaneAlone) {
         EXPECT_TRUE(dim.exact() || !is_routed(graph.symbol(dim.symbol).kind));
       }
       EXPECT_EQ(graph.op(value.producer).lane, Lane::compute);
-      for (OpId op : graph.consumers(value.id)) {
-        EXPECT_EQ(graph.op(op).lane, Lane::compute) << value.name;
-      }
+      for (OpId op : graph.consumers(value.id)) EXPECT_NE(graph.op(op).kind, OpKind::join);
     }
   }
 }

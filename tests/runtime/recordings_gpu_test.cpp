@@ -45,6 +45,29 @@ TEST_F(Recorded, StepsHaveTheBitsOfOthers) {
   }
 }
 
+// Collectives that read what recorded ops made are still under way when later ones run.
+TEST_F(Recorded, StepsHaveTheBitsOfOthersBesideASlowLink) {
+  const Fixture fixture("deepseek_v3");
+  const TokenBatch tokens = fixture.prefixes({48, 17, 48, 5});
+  StandIn rank(fixture, at::kBFloat16, 3e7);
+  const Batch batch = batch_of(tokens, {0, 2});
+  for (const int chunks : {1, 2}) {
+    for (const DispatchForm dispatch : {DispatchForm::per_expert, DispatchForm::per_rank}) {
+      SCOPED_TRACE(std::to_string(chunks) + " chunks, " + to_string(dispatch));
+      const PlannedStep step = rank.plan(tokens, {.schedule = "overlapped",
+                                                  .expert_chunks = chunks,
+                                                  .dispatch = dispatch,
+                                                  .dtype = at::kBFloat16});
+      const auto plain = rank.executor(step, {.records = false});
+      const at::Tensor expected = logits_of(plain->run(step.schedule, batch));
+      const auto recording = rank.executor(step);
+      for (int i = 0; i < 6; ++i) {
+        EXPECT_TRUE(at::equal(logits_of(recording->run(step.schedule, batch)), expected)) << i;
+      }
+    }
+  }
+}
+
 // Other sequences and other schedules are no repetition.
 TEST_F(Recorded, StepsChangeWithTheirBatchAndSchedule) {
   const Fixture fixture("deepseek_v3");

@@ -13,12 +13,13 @@
 namespace farskip::testing {
 
 // Rank 0 of four on a GPU, its peers stood in for.
-inline std::unique_ptr<Group> stand_in_group(LoopbackPath path) {
-  return make_loopback_group({.ranks = 4,
-                              .path = path,
-                              .link = {.bytes_per_second = 1e9, .latency_seconds = 1e-5},
-                              .device = at::Device(at::kCUDA, 0),
-                              .deadline = std::chrono::seconds(30)});
+inline std::unique_ptr<Group> stand_in_group(LoopbackPath path, double bytes_per_second = 1e9) {
+  return make_loopback_group(
+      {.ranks = 4,
+       .path = path,
+       .link = {.bytes_per_second = bytes_per_second, .latency_seconds = 1e-5},
+       .device = at::Device(at::kCUDA, 0),
+       .deadline = std::chrono::seconds(30)});
 }
 
 inline Placement stand_in_placement(const Fixture& fixture) {
@@ -35,9 +36,9 @@ inline std::vector<Weights> stand_in_weights(const Fixture& fixture, at::ScalarT
 // Steps of that rank, without a session around them.
 class StandIn {
  public:
-  StandIn(const Fixture& fixture, at::ScalarType dtype)
+  StandIn(const Fixture& fixture, at::ScalarType dtype, double bytes_per_second = 1e9)
       : fixture_(fixture),
-        group_(stand_in_group(LoopbackPath::device)),
+        group_(stand_in_group(LoopbackPath::device, bytes_per_second)),
         placement_(stand_in_placement(fixture)),
         weights_(stand_in_weights(fixture, dtype).at(0)),
         kernels_(step_kernels()) {

@@ -165,6 +165,7 @@ class Executor::Impl final : private Launcher {
         // Between stages, what one stream reads may be memory of another.
         const bool ordered = lane_.queues() && options_.stages == nullptr;
         if (ordered && works_[awaited].valid()) works_[awaited].let_tensors_go();
+        recordings_.passed(awaited);
       }
       const std::span<const Step> stretch = recordings_.stretch_from(step.op);
       if (!stretch.empty()) {
@@ -322,10 +323,10 @@ class Executor::Impl final : private Launcher {
     for (const OutputPlan& output : plans_[step.op].outputs) tensors_.free(output.value);
   }
 
-  // What only ops of the compute lane read goes as soon as the last of them is launched.
+  // What only the compute lane reads goes as soon as the last of its ops is launched.
   void free_staying(const Step& step) {
     for (ValueId value : step.free_after) {
-      if (recordings_.stays(value)) tensors_.free(value);
+      if (recordings_.is_of_lane(value)) tensors_.free(value);
     }
   }
 

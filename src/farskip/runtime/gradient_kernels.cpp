@@ -177,20 +177,20 @@ void run_embedding_gradient(const KernelContext& context, Inputs in, Outputs) {
 }  // namespace
 
 void add_gradient_kernels(KernelTable& table) {
-  table.add(OpKind::loss_gradient, run_loss_gradient);
+  table.add(OpKind::loss_gradient, recordable({.kernel = run_loss_gradient}));
   table.add(OpKind::linear_gradient, recordable({.kernel = run_linear_gradient}));
   table.add(OpKind::norm_gradient, recordable({.kernel = run_norm_gradient}));
   table.add(OpKind::attention_prepare_gradient, recordable(making(run_attention_prepare_gradient)));
   table.add(OpKind::attention_core_gradient, recordable(making(run_attention_core_gradient)));
   table.add(OpKind::mlp_gradient, recordable(making(run_mlp_gradient)));
   table.add(OpKind::mlp_products, recordable({.kernel = run_mlp_products}));
-  table.add(OpKind::experts_products, making(run_experts_products));
-  table.add(OpKind::experts_gradient, making(run_experts_gradient));
-  table.add(OpKind::router_loss, making(run_router_loss));
+  table.add(OpKind::experts_products, recordable(making(run_experts_products)));
+  table.add(OpKind::experts_gradient, recordable(making(run_experts_gradient)));
+  table.add(OpKind::router_loss, recordable(making(run_router_loss)));
   table.add(OpKind::router_gradient, recordable(making(run_router_gradient)));
-  table.add(OpKind::unpermute_gradient, run_unpermute_gradient);
-  table.add(OpKind::routing_weights_gradient, making(run_routing_weights_gradient));
-  table.add(OpKind::permute_gradient, making(run_permute_gradient));
+  table.add(OpKind::unpermute_gradient, recordable({.kernel = run_unpermute_gradient}));
+  table.add(OpKind::routing_weights_gradient, recordable(making(run_routing_weights_gradient)));
+  table.add(OpKind::permute_gradient, recordable(making(run_permute_gradient)));
   table.add(OpKind::linear_weight_gradient, run_linear_weight_gradient);
   table.add(OpKind::norm_weight_gradient, run_norm_weight_gradient);
   table.add(OpKind::attention_prepare_weight_gradient, run_attention_prepare_weight_gradient);

@@ -53,6 +53,11 @@ using Launch = Work (*)(const KernelContext& context, Group& group, Inputs in, O
 // The size of a symbol that the op, now finished, binds; tensors are in host memory.
 using Bind = int64_t (*)(const KernelContext& context, const Symbol& symbol, Inputs in, Inputs out);
 
+// Whether what the op's kernel queues on a device follows from the op, the lengths of the sequences
+// and the addresses and shapes of its tensors alone, and it never waits: it may be queued anew
+// without being called.
+using Recordable = bool (*)(const Op& op);
+
 struct KernelEntry {
   Kernel kernel = nullptr;
   Launch launch = nullptr;
@@ -60,17 +65,15 @@ struct KernelEntry {
   // The kernel makes its outputs: they come in undefined and it assigns them, except for parts of
   // a larger value, which come in defined like any other kernel's. `deliver` does either.
   bool makes_outputs = false;
-  // What the kernel queues on a device follows from the op, the lengths of the sequences and the
-  // addresses and shapes of its tensors alone, and it never waits: it may be queued anew without
-  // being called.
-  bool recordable = false;
+  Recordable recordable = nullptr;  // never
 };
 
 // A kernel that makes its outputs.
 inline KernelEntry making(Kernel kernel) { return {.kernel = kernel, .makes_outputs = true}; }
 
-inline KernelEntry recordable(KernelEntry entry) {
-  entry.recordable = true;
+inline KernelEntry recordable(
+    KernelEntry entry, Recordable when = [](const Op&) { return true; }) {
+  entry.recordable = when;
   return entry;
 }
 

@@ -11,8 +11,9 @@ class Planner {
 
   bool can_record(const Op& op) const {
     const OpPlan& plan = plans_[op.id];
-    const bool fits = computes(op.id) && plan.entry->recordable && plan.piece == none &&
-                      plan.gradients.empty() && plan.sizes_from.empty() && !op.host_waits;
+    const bool fits = computes(op.id) && plan.entry->recordable && plan.entry->recordable(op) &&
+                      plan.piece == none && plan.gradients.empty() && plan.sizes_from.empty() &&
+                      !op.host_waits;
     auto input_stays = [&](ValueId id) {
       return graph_.value(id).kind == ValueKind::parameter || can_stay(id);
     };
@@ -25,7 +26,7 @@ class Planner {
     return graph_.op(op).lane == Lane::compute && graph_.op(op).kind != OpKind::join;
   }
 
-  // A whole value of a known size that lives and dies on the compute lane.
+  // A whole value of a known size that the compute lane makes, and nobody joins with others.
   bool can_stay(ValueId id) const {
     const Value& value = graph_.value(id);
     auto routed = [&](const Dim& dim) {
@@ -34,7 +35,8 @@ class Planner {
     return value.kind == ValueKind::activation && value.part_of == none &&
            computes(value.producer) && std::ranges::none_of(value.shape, routed) &&
            std::ranges::find(graph_.outputs(), id) == graph_.outputs().end() &&
-           std::ranges::all_of(graph_.consumers(id), [&](OpId op) { return computes(op); });
+           std::ranges::none_of(graph_.consumers(id),
+                                [&](OpId op) { return graph_.op(op).kind == OpKind::join; });
   }
 
   const Graph& graph_;
@@ -48,11 +50,15 @@ RecordingPlan plan_recordings(const Graph& graph, std::span<const OpPlan> plans,
   const Planner planner(graph, plans);
   RecordingPlan plan{.stretches = {},
                      .stretch_of = std::vector<int>(graph.ops().size(), none),
-                     .stays = std::vector<bool>(graph.values().size(), false)};
+                     .stays = std::vector<bool>(graph.values().size(), false),
+                     .lent_until = std::vector<int>(graph.values().size(), none),
+                     .place_of = std::vector<int>(graph.ops().size(), none)};
   std::vector<bool> awaited(graph.ops().size(), false);
+  int place = 0;
   for (const Step& step : steps) {
     if (step.lane == Lane::compute) continue;
     for (OpId op : step.wait_for) awaited[op] = true;
+    plan.place_of[step.op] = place++;
   }
   bool open = false;  // the last stretch can go on
   for (const Step& step : steps) {
@@ -68,6 +74,12 @@ RecordingPlan plan_recordings(const Graph& graph, std::span<const OpPlan> plans,
     open = !awaited[op.id];
     for (const auto& values : {op.inputs, op.outputs}) {
       for (ValueId id : values) plan.stays[id] = graph.value(id).kind == ValueKind::activation;
+    }
+  }
+  for (const Value& value : graph.values()) {
+    if (!plan.stays[value.id]) continue;
+    for (OpId op : graph.consumers(value.id)) {
+      plan.lent_until[value.id] = std::max(plan.lent_until[value.id], plan.place_of[op]);
     }
   }
   return plan;

@@ -10,13 +10,18 @@ namespace farskip {
 
 // What of a schedule can be recorded and launched anew as it is: ops of the compute lane behind one
 // another, by kernels that say so, of sizes that the batch alone decides, which read and write only
-// what other ops of that lane do. The first op of a stretch may wait for collectives; what another
-// lane waits for is its last op.
+// what other ops of that lane make. The first op of a stretch may wait for collectives; what
+// another lane waits for is its last op.
 struct RecordingPlan {
   std::vector<std::vector<Step>> stretches;  // in launch order
   std::vector<int> stretch_of;               // by op, or none
   // By value: recorded ops read or write it, so that its memory must stay where it is.
   std::vector<bool> stays;
+  // By value that stays: the place on the communication lane of the last op that reads it, or none.
+  // Its memory is free for another value once the compute lane waits for that op, or a later one.
+  std::vector<int> lent_until;
+  // By op of the communication lane: its place there.
+  std::vector<int> place_of;
 };
 
 // `plans` by op.

@@ -33,6 +33,7 @@ Recordings::Recordings(const Graph& graph, std::span<const OpPlan> plans, const 
 
 void Recordings::begin(const Schedule& schedule, const std::vector<int64_t>& lengths) {
   const bool went_through = std::exchange(completed_, false);
+  lent_.clear();
   if (!wanted_) return;
   const bool same = went_through && state_ != State::off && lengths == lengths_ &&
                     std::ranges::equal(schedule.steps, steps_);
@@ -96,8 +97,14 @@ void Recordings::keep_places(const OpPlan& plan, std::span<const at::Tensor> out
   if (!is_recording()) return;
   for (size_t i = 0; i < out.size(); ++i) {
     const ValueId value = plan.outputs[i].value;
-    if (plan_.stays[value] && out[i].numel() > 0) places_[value] = without_owning(out[i]);
+    if (!plan_.stays[value] || out[i].numel() == 0) continue;
+    places_[value] = without_owning(out[i]);
+    if (plan_.lent_until[value] != none) lent_.push_back({plan_.lent_until[value], out[i]});
   }
+}
+
+void Recordings::passed(OpId op) {
+  std::erase_if(lent_, [&](const Lent& lent) { return lent.until <= plan_.place_of[op]; });
 }
 
 bool Recordings::record(OpId op, const std::function<void()>& queue) {
@@ -116,6 +123,7 @@ bool Recordings::record(OpId op, const std::function<void()>& queue) {
 
 void Recordings::refuse() {
   std::ranges::fill(places_, at::Tensor());
+  lent_.clear();
   state_ = State::refused;
 }
 

@@ -69,8 +69,11 @@ class Recordings {
   bool needs_place(ValueId value) const;
   // The op's outputs are made: while recording, what stays has its place.
   void keep_places(const OpPlan& plan, std::span<const at::Tensor> out);
-  // The value lives and dies on the compute lane.
-  bool stays(ValueId value) const { return is_on() && plan_.stays[value]; }
+  // The value's memory stays, and the compute lane alone reads it.
+  bool is_of_lane(ValueId value) const { return stays(value) && plan_.lent_until[value] == none; }
+  // The compute lane waits from here on for an op of the communication lane, which is through with
+  // what it was lent.
+  void passed(OpId op);
 
   // While recording: records what `queue` queues on the lane for the stretch that begins with `op`.
   // False if that fails: nothing of it was queued, and nothing is recorded any more as long as the
@@ -82,10 +85,16 @@ class Recordings {
   void launch(OpId op) const;
 
  private:
+  // What the communication lane was lent while recording, and its place there.
+  struct Lent {
+    int until;
+    at::Tensor tensor;
+  };
   // off: nothing was seen yet; watched: seen once; then recording, then recorded, or refused.
   enum class State { off, watched, recording, recorded, refused };
   void forget();
   bool has_room();
+  bool stays(ValueId value) const { return is_on() && plan_.stays[value]; }
 
   const Graph& graph_;
   const std::span<const OpPlan> plans_;
@@ -102,6 +111,7 @@ class Recordings {
   RecordingMemory& memory_;
   std::vector<std::optional<cuda::LaunchGraph>> graphs_;  // by stretch
   std::vector<at::Tensor> places_;                        // by value; they own no memory
+  std::vector<Lent> lent_;
 };
 
 }  // namespace farskip

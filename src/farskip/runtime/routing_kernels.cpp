@@ -125,13 +125,14 @@ at::Tensor counts_of_chunk(const KernelContext& context, const at::Tensor& count
 }
 
 void add_routing_kernels(KernelTable& table) {
-  auto making = [](Kernel kernel) { return KernelEntry{.kernel = kernel, .makes_outputs = true}; };
-  table.add(OpKind::router, making(run_router));
-  table.add(OpKind::expert_loads, run_expert_loads);
-  table.add(OpKind::plan, making(run_plan));
-  table.add(OpKind::permute, run_permute);
-  table.add(OpKind::unpermute, run_unpermute);
-  table.add(OpKind::experts, making(run_experts));
+  // What is replayed comes from the host.
+  const auto chooses = [](const Op& op) { return op.attributes.routing != RoutingMode::replay; };
+  table.add(OpKind::router, recordable(making(run_router), chooses));
+  table.add(OpKind::expert_loads, recordable({.kernel = run_expert_loads}));
+  table.add(OpKind::plan, recordable(making(run_plan)));
+  table.add(OpKind::permute, recordable({.kernel = run_permute}));
+  table.add(OpKind::unpermute, recordable({.kernel = run_unpermute}));
+  table.add(OpKind::experts, recordable(making(run_experts)));
 }
 
 }  // namespace farskip

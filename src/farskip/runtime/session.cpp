@@ -88,12 +88,13 @@ class RankRun {
                 .replay = options.replay,
                 .first_token = first_token}),
         make_executor_([&, options](const Graph& graph) {
-          return std::make_unique<Executor>(model, placement, graph, kernels, weights, group_,
-                                            ExecutorOptions{.state = &state_,
-                                                            .gradients = &gradients_,
-                                                            .chaos_seed = options.chaos_seed,
-                                                            .records = options.records,
-                                                            .recording_memory = &recorded_});
+          return std::make_unique<Executor>(
+              model, placement, graph, kernels, weights, group_,
+              ExecutorOptions{.state = &state_,
+                              .gradients = &gradients_,
+                              .chaos_seed = options.chaos_seed,
+                              .records = options.records && !options.record_routing,
+                              .recording_memory = &recorded_});
         }) {}
 
   void add(const PlannedStep& step) {
