@@ -71,7 +71,7 @@ TrainingJob::Run TrainingJob::run(const TrainConfig& config, const Options& opti
     weights.push_back(weights[static_cast<size_t>(rank % placement.ranks())]);
   }
   if (options.change_weights) options.change_weights(weights);
-  const LocalOptions local{.deadline = std::chrono::duration<double>(20)};
+  const LocalOptions local{.deadline = std::chrono::duration<double>(20), .device = options.device};
   const std::vector<StageRank> ranks =
       config.pipeline_stages == 1
           ? in_one_stage(make_local_groups(options.ranks, local))

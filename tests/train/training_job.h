@@ -32,6 +32,7 @@ class TrainingJob {
     int64_t stop_after = 0;  // sets the stop flag once so many steps are reported
     std::function<void(std::vector<Weights>&)> change_weights = {};
     std::string connectivity = "farskip";
+    at::Device device = at::kCPU;
   };
   Run run(const TrainConfig& config, const Options& options) const;
 

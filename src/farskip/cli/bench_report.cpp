@@ -90,10 +90,12 @@ nlohmann::ordered_json to_json(const ComparisonRow& row) {
           {"step_over_bound", row.over_bound},
           {"predicted_seconds", row.predicted},
           {"prediction_error", row.prediction_error},
+          {"compute_slowdown", row.compute_slowdown},
           {"predicted_interior_percent", number(measure_overlap(row.simulated).interior_percent)},
           {"bytes_sent", row.bytes_sent},
           {"peak_activation_bytes", row.peak_activation_bytes},
           {"predicted_peak_activation_bytes", row.predicted_peak_bytes},
+          {"untimed_step_seconds", row.untimed_step.median},
           {"host_seconds", row.host_seconds},
           {"unhidden", unhidden ? nlohmann::ordered_json(describe(*unhidden)) : nullptr}};
 }
@@ -162,9 +164,12 @@ void print_notes(const Bench& bench, const Comparison& comparison) {
       comparison.rows, {}, [](const ComparisonRow& row) { return row.step.median; });
   std::cout << "fastest row: activations of at most "
             << format_bytes(static_cast<double>(fastest.peak_activation_bytes)) << " a rank, "
-            << format_bytes(fastest.predicted_peak_bytes) << " predicted";
+            << format_bytes(fastest.predicted_peak_bytes) << " predicted; its compute ops took x "
+            << format_fixed(fastest.compute_slowdown, 3) << " of the blocking run's";
   if (fastest.host_seconds > 0) {
-    std::cout << "; the host launches a layer in "
+    std::cout << "; without timelines a step takes "
+              << format_duration(fastest.untimed_step.median, 2)
+              << " and the host launches a layer in "
               << format_duration(fastest.host_seconds / bench.model.layer_count(), 0);
   }
   std::cout << ".\n";

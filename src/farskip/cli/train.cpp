@@ -22,6 +22,7 @@
 #include "farskip/cli/transport.h"
 #include "farskip/io/checkpoint.h"
 #include "farskip/model/builtin.h"
+#include "farskip/nn/determinism.h"
 #include "farskip/train/training_plan.h"
 
 namespace farskip {
@@ -129,6 +130,7 @@ void keep_freed_memory() {
 
 void run(const TrainOptions& options, Ranks& ranks) {
   const TrainConfig config = resolve(options);
+  use_deterministic_kernels(config.deterministic);
   const Model model = load(config);
   const Connectivity connectivity = Connectivity::load(config.connectivity, model.config.layers);
   const TokenFile data(config.data);

@@ -27,6 +27,10 @@ double median(std::vector<double> values) {
   return values.at(values.size() / 2);
 }
 
+Sample sample_of(const std::vector<double>& seconds) {
+  return {median(seconds), *std::ranges::min_element(seconds), *std::ranges::max_element(seconds)};
+}
+
 class Comparer {
  public:
   Comparer(Session& session, const TokenBatch& tokens, const ComparisonOptions& options)
@@ -42,10 +46,12 @@ class Comparer {
     Progress progress("measuring", 4);
     calibrate();
     progress.update(1, "op durations");
-    comparison_.contention = measure_contention(session_.groups());
+    comparison_.contention =
+        measure_contention(session_.groups(), {.share = communication_share()});
     progress.update(2, "contention");
     plan();
     measure();
+    if (on_device()) measure_untimed();
     conclude_bits();
     progress.update(4, "steps");
     relate();
@@ -79,12 +85,13 @@ class Comparer {
   }
 
   std::vector<std::vector<ForwardResult>> rounds(const std::vector<const PlannedStep*>& steps,
-                                                 int count) {
+                                                 int count, bool timeline = true) {
     return session_.run(steps, tokens_,
                         {.rounds = count,
                          .replay = options_.replay,
                          .pin_threads = true,
                          .records = options_.records,
+                         .timeline = timeline,
                          .threads = options_.threads});
   }
 
@@ -109,6 +116,24 @@ class Comparer {
       graph.durations = gather_durations(session_, graph.blocking.graph, counted);
       check_bits(keys[i], "blocking", footprint_of(results.back()[i]));
     }
+  }
+
+  // What communication takes of the time of compute, the mean over graphs.
+  double communication_share() const {
+    double sum = 0;
+    for (const auto& [key, graph] : graphs_) {
+      const double compute = lane_seconds(graph, graph.durations, Lane::compute);
+      sum += lane_seconds(graph, graph.durations, Lane::communication) / std::max(compute, 1e-9);
+    }
+    return std::clamp(sum / static_cast<double>(graphs_.size()), 0.05, 1.0);
+  }
+
+  static double lane_seconds(const Calibrated& graph, const Durations& durations, Lane lane) {
+    double seconds = 0;
+    for (const Op& op : graph.blocking.graph.ops()) {
+      if (op.lane == lane) seconds += durations[op.id];
+    }
+    return seconds;
   }
 
   // What runs of one graph must agree in.
@@ -214,12 +239,36 @@ class Comparer {
     }
   }
 
+  void measure_untimed() {
+    std::vector<const PlannedStep*> steps;
+    for (const PlannedStep& step : steps_) steps.push_back(&step);
+    const int warm_up = warm_up_rounds(0);
+    const auto results = rounds(steps, warm_up + std::max(1, options_.repeat), false);
+    for (size_t i = 0; i < steps.size(); ++i) {
+      std::vector<const ForwardResult*> counted;
+      for (size_t r = 0; r < results.size(); ++r) {
+        check_bits(key_of(variants_[i]), variants_[i].schedule, footprint_of(results[r][i]));
+        if (r >= static_cast<size_t>(warm_up)) counted.push_back(&results[r][i]);
+      }
+      std::vector<double> seconds, host;
+      for (const auto& round : gather_figures(session_, counted)) {
+        seconds.push_back(step_seconds(round));
+        host.push_back(std::ranges::max(round, {}, &RankFigures::host_seconds).host_seconds);
+      }
+      comparison_.rows[i].untimed_step = sample_of(seconds);
+      comparison_.rows[i].host_seconds = median(host);
+    }
+  }
+
   // Each round's step against its own blocking run.
   void set_ratios(ComparisonRow& row, const PlannedStep& step, const Calibrated& graph,
-                  const std::vector<double>& seconds) const {
-    std::vector<double> over_bound, error;
+                  const std::vector<double>& seconds,
+                  std::span<const std::vector<RankFigures>> figures) const {
+    std::vector<double> over_bound, error, slowdown;
     for (size_t r = 0; r < seconds.size(); ++r) {
       const Durations& durations = graph.by_round[r];
+      slowdown.push_back(mean_metrics(figures[r]).compute /
+                         lane_seconds(graph, durations, Lane::compute));
       over_bound.push_back(seconds[r] / lower_bound(step.graph, durations).seconds());
       const Timeline predicted =
           simulate(step.graph, step.schedule, durations, comparison_.contention);
@@ -227,6 +276,7 @@ class Comparer {
     }
     row.over_bound = median(over_bound);
     row.prediction_error = median(error);
+    row.compute_slowdown = median(slowdown);
   }
 
   ComparisonRow row(size_t i, const std::vector<const ForwardResult*>& counted) {
@@ -236,8 +286,7 @@ class Comparer {
     std::vector<double> seconds;
     for (const auto& round : figures) seconds.push_back(step_seconds(round));
     ComparisonRow row{.variant = variant, .timelines = {}, .simulated = {}};
-    row.step = {median(seconds), *std::ranges::min_element(seconds),
-                *std::ranges::max_element(seconds)};
+    row.step = sample_of(seconds);
     const size_t typical = std::ranges::find(seconds, row.step.median) - seconds.begin();
     row.metrics = median_metrics(figures);
     row.bound = lower_bound(graph.blocking.graph, graph.durations);
@@ -246,14 +295,13 @@ class Comparer {
     row.simulated =
         simulate(steps_[i].graph, steps_[i].schedule, graph.durations, comparison_.contention);
     row.predicted = row.simulated.step_seconds;
-    set_ratios(row, steps_[i], graph, seconds);
+    set_ratios(row, steps_[i], graph, seconds, figures);
     const double tokens = static_cast<double>(tokens_.ids.size());
     row.tokens_per_second = tokens / row.step.median;
     for (const RankFigures& rank : figures[typical]) {
       row.bytes_sent += static_cast<int64_t>(rank.bytes_sent);
       row.peak_activation_bytes =
           std::max(row.peak_activation_bytes, static_cast<int64_t>(rank.peak_activation_bytes));
-      row.host_seconds = std::max(row.host_seconds, rank.host_seconds);
     }
     for (const StepResult& rank : counted[typical]->ranks) {
       row.timelines.push_back(rank.timeline);

@@ -42,11 +42,15 @@ struct ComparisonRow {
   double predicted = 0;               // seconds, by simulation with them
   double over_bound = 0;              // step / bound, the median of the rounds' ratios
   double prediction_error = 0;        // predicted / step - 1, likewise
+  double compute_slowdown = 0;        // compute's time over that in the blocking run, likewise
   int64_t bytes_sent = 0;             // in one step, all ranks, to other ranks
   int64_t peak_activation_bytes = 0;  // of the fullest rank
   double predicted_peak_bytes = 0;    // by the schedule, at expected sizes (schedule/memory.h)
-  double host_seconds = 0;            // on a device, to launch a step: the slowest rank's
-  std::vector<Timeline> timelines;    // of the median round, of the ranks held here
+  // On a device, of rounds of their own without timelines, which cost the host two events an op: a
+  // step, and how long the slowest rank's host takes to launch one, the median round.
+  Sample untimed_step;
+  double host_seconds = 0;
+  std::vector<Timeline> timelines;  // of the median round, of the ranks held here
   Timeline simulated;
 };
 

@@ -16,7 +16,7 @@ namespace farskip {
 namespace {
 
 constexpr Tag first_tag = -1000, mean_tag = -999;
-constexpr int stretches = 5;
+constexpr int turns = 3;
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -27,10 +27,11 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-// One rank's half of the benchmark: stretches with and without the other lane, in turn.
-class Stretches {
+// One rank's half of the benchmark: bursts of products, each with an exchange behind it or beside
+// it.
+class Bursts {
  public:
-  Stretches(Group& group, const ContentionOptions& options)
+  Bursts(Group& group, const ContentionOptions& options)
       : group_(group),
         stream_(c10::impl::VirtualGuardImpl(group.device().type()).getStream(group.device())) {
     const bool on_cpu = group.device().is_cpu();
@@ -45,34 +46,13 @@ class Stretches {
     rows_.assign(group.size(), rows);
     in_ = at::ones({rows * group.size(), 256}, on.dtype(at::kFloat));
     out_ = at::empty_like(in_);
-    // As many products, and as many exchanges, as fill the asked time alone.
-    const double seconds = on_cpu ? options.seconds : options.device_seconds;
-    products_ = repeats(seconds, [&] { multiply(), finish_compute(); });
-    exchanges_ = 0;
-    exchange().synchronize();
-    const double one = timed([&] { exchange().synchronize(); });
-    const at::Tensor asked = at::ones({1}) * (seconds / std::max(one, 1e-5));
-    const double share = gather_on_host(group_, asked, tag_--).mean().item<float>();
-    exchanges_ = std::clamp(static_cast<int>(share), 1, 1000);
+    set_counts(options);
   }
 
   void run() {
-    for (int i = 0; i < stretches; ++i) {
-      meet();
-      compute_alone_.push_back(timed([&] { multiply_all(); }));
-      meet();
-      communicate_alone_.push_back(timed([&] { post_all().back().synchronize(); }));
-      meet();
-      const Clock::time_point start = Clock::now();
-      const Event origin = Event::record(stream_, /*timed=*/true);
-      const std::vector<Work> works = post_all();
-      const Event begun = Event::record(stream_, /*timed=*/true);
-      for (int i = 0; i < products_; ++i) multiply();
-      const Event done = Event::record(stream_, /*timed=*/true);
-      finish_compute();
-      compute_beside_.push_back(done.valid() ? done.seconds_since(begun) : seconds_since(start));
-      works.back().synchronize();
-      communicate_beside_.push_back(finished(works.back(), start, origin));
+    for (int i = 0; i < turns; ++i) {
+      add(turn(false), compute_alone_, communicate_alone_);
+      add(turn(true), compute_beside_, communicate_beside_);
     }
   }
 
@@ -89,46 +69,83 @@ class Stretches {
   }
 
  private:
+  struct Seconds {
+    double compute = 0, communication = 0;
+  };
+  struct Burst {
+    Event begun, done;
+    double host_seconds = 0;
+    Work exchange;
+  };
+
+  // The same on all ranks: they exchange equally often.
+  void set_counts(const ContentionOptions& options) {
+    multiply(), exchange({}).synchronize();
+    const double product = timed([&] { multiply(), multiply(), multiply(), finish(); }) / 3;
+    const double one = timed([&] { exchange({}).synchronize(); });
+    const at::Tensor own = at::tensor({product, one}, at::kDouble).view({1, 2});
+    const at::Tensor mean = gather_on_host(group_, own, tag_--).mean(0);
+    const double beside = std::max(mean[1].item<double>(), 1e-5) / options.share;
+    products_ = std::clamp(static_cast<int>(beside / mean[0].item<double>()), 1, 10000);
+    bursts_ = std::clamp(static_cast<int>(options.seconds / beside), 1, 500);
+  }
+
+  Seconds turn(bool beside) {
+    group_.barrier(tag_--).synchronize();
+    const Event origin = Event::record(stream_, /*timed=*/true);
+    std::vector<Burst> bursts(bursts_);
+    for (Burst& burst : bursts) {
+      if (beside) burst.exchange = exchange(Event::record(stream_));
+      burst.begun = Event::record(stream_, /*timed=*/true);
+      burst.host_seconds = timed([&] {
+        for (int i = 0; i < products_; ++i) multiply();
+      });
+      burst.done = Event::record(stream_, /*timed=*/true);
+      if (!beside) burst.exchange = exchange(burst.done);
+      burst.exchange.wait(stream_);
+    }
+    finish();
+    Seconds sum;
+    for (const Burst& burst : bursts) {
+      burst.exchange.synchronize();
+      sum.compute +=
+          burst.done.valid() ? burst.done.seconds_since(burst.begun) : burst.host_seconds;
+      sum.communication += seconds_of(burst.exchange, origin);
+    }
+    return sum;
+  }
+
+  static void add(const Seconds& seconds, std::vector<double>& compute,
+                  std::vector<double>& communication) {
+    compute.push_back(seconds.compute);
+    communication.push_back(seconds.communication);
+  }
+
   template <typename Function>
   static double timed(Function function) {
     const Clock::time_point start = Clock::now();
     function();
     return seconds_since(start);
   }
-  template <typename Function>
-  static int repeats(double seconds, Function function) {
-    function();
-    const double one = timed([&] { function(), function(), function(); }) / 3;
-    return std::clamp(static_cast<int>(seconds / one), 1, 100000);
+
+  // By the device's clock where it has one.
+  static double seconds_of(const Work& work, const Event& origin) {
+    if (const auto times = work.device_times(origin)) return times->finished - times->started;
+    const WorkTimes times = work.times();
+    return std::chrono::duration<double>(times.finished - times.started).count();
   }
 
-  // Seconds from the start, by the device's clock where it has one.
-  static double finished(const Work& work, Clock::time_point start, const Event& origin) {
-    if (origin.valid()) {
-      if (const auto times = work.device_times(origin)) return times->finished;
-    }
-    return std::chrono::duration<double>(work.times().finished - start).count();
-  }
-
-  void meet() { group_.barrier(tag_--).synchronize(); }
   void multiply() { at::mm_out(product_, left_, right_); }
-  void multiply_all() {
-    for (int i = 0; i < products_; ++i) multiply();
-    finish_compute();
-  }
-  void finish_compute() { Event::record(stream_).synchronize(); }
-  Work exchange() { return group_.all_to_all(out_, in_, rows_, rows_, tag_--); }
-  std::vector<Work> post_all() {
-    std::vector<Work> works;
-    for (int i = 0; i < exchanges_; ++i) works.push_back(exchange());
-    return works;
+  void finish() { Event::record(stream_).synchronize(); }
+  Work exchange(const Event& ready) {
+    return group_.all_to_all(out_, in_, rows_, rows_, tag_--, ready);
   }
 
   Group& group_;
   const c10::Stream stream_;
   at::Tensor left_, right_, product_, in_, out_;
   std::vector<int64_t> rows_;
-  int products_ = 1, exchanges_ = 1;
+  int products_ = 1, bursts_ = 1;  // of a burst, of a turn
   Tag tag_ = first_tag;
   std::vector<double> compute_alone_, compute_beside_, communicate_alone_, communicate_beside_;
 };
@@ -149,9 +166,9 @@ Contention measure_contention(const std::vector<std::unique_ptr<Group>>& groups,
   Contention mean;
   run_ranks(groups,
             [&](Group& group) {
-              Stretches stretches(group, options);
-              stretches.run();
-              const Contention found = mean_over_ranks(group, stretches.result());
+              Bursts bursts(group, options);
+              bursts.run();
+              const Contention found = mean_over_ranks(group, bursts.result());
               if (&group == groups[0].get()) mean = found;
             },
             {.pin_threads = true});

@@ -1,10 +1,7 @@
-#include <ATen/ops/index_select.h>
-
 #include <algorithm>
 #include <utility>
 
 #include "farskip/runtime/kernels.h"
-#include "farskip/runtime/on_stream.h"
 #include "farskip/runtime/routing_state.h"
 #include "farskip/runtime/row_counts.h"
 
@@ -21,8 +18,7 @@ std::vector<int64_t> over_group(const Group& group, const std::vector<int64_t>& 
   return all;
 }
 
-// Every rank tells every other how many rows it will send for each of its experts, in the order of
-// the receiver's local experts, whatever the chunks.
+// Every rank tells every other how many rows it will send for each of its experts.
 Work launch_expert_counts(const KernelContext& context, Group& group, Inputs in, Outputs out) {
   const ExpertLayout& layout = layout_of(context);
   std::vector<int64_t> sent;
@@ -30,16 +26,7 @@ Work launch_expert_counts(const KernelContext& context, Group& group, Inputs in,
   std::vector<int64_t> received(sent.size(), out[0].size(1));
   received = over_group(group, received);
   sent = over_group(group, sent);
-  // Without chunks the rows lie by rank already.
-  if (layout.chunks() == 1) {
-    return group.all_to_all(out[0].view({-1}), in[0], received, sent, context.op.id, context.ready);
-  }
-  const auto [by_rank, ready] = on_stream_of(group, context.ready, [&] {
-    const at::Tensor& order = routing_state_of(context).positions_by_rank(
-        context.placement, layout.chunks(), in[0].device());
-    return at::index_select(in[0], 0, order);
-  });
-  return group.all_to_all(out[0].view({-1}), by_rank, received, sent, context.op.id, ready);
+  return group.all_to_all(out[0].view({-1}), in[0], received, sent, context.op.id, context.ready);
 }
 
 Work launch_counts(const KernelContext& context, Group& group, Inputs in, Outputs out) {

@@ -30,8 +30,7 @@ class RoutingState : public KernelState {
   const ExpertLayout& layout(const Placement& placement, int chunks);
   // position_of_expert of that layout on a device, copied there at its first use. Stays valid.
   const at::Tensor& positions(const Placement& placement, int chunks, at::Device device);
-  // The same for the layout's positions_by_rank, for use on the stream of its first use, and for
-  // its homes.
+  // The same for the layout's positions_by_rank and homes.
   const at::Tensor& positions_by_rank(const Placement& placement, int chunks, at::Device device);
   const ExpertHomes& homes(const Placement& placement, int chunks, at::Device device);
   // balanced_routing of these tokens on a device, computed at its first use. Stays valid.

@@ -8,9 +8,10 @@ RowCounts sent_rows(const ExpertLayout& layout, const at::Tensor& counts, int ch
   const int64_t* rows = counts.const_data_ptr<int64_t>();
   RowCounts sent;
   for (int rank = 0; rank < layout.ranks(); ++rank) {
-    const Range range = layout.positions(chunk, rank);
-    sent.by_rank.push_back(std::accumulate(rows + range.first, rows + range.last, int64_t{0}));
+    const Range local = layout.local_experts(chunk, rank);
+    sent.by_rank.push_back(std::accumulate(rows + local.first, rows + local.last, int64_t{0}));
     sent.total += sent.by_rank.back();
+    rows += layout.experts_of(rank);
   }
   return sent;
 }

@@ -17,7 +17,8 @@ struct RowCounts {
   int64_t total = 0;
 };
 
-// Per-expert dispatch. From `counts` int64 [experts], rows of each position that this rank sends.
+// Per-expert dispatch. From `counts` int64 [experts], rows that this rank sends to each rank's
+// experts, by rank and local expert.
 RowCounts sent_rows(const ExpertLayout& layout, const at::Tensor& counts, int chunk);
 // From `counts` int64 [ranks, local experts], rows that every rank sends to each expert here.
 RowCounts received_rows(const ExpertLayout& layout, const at::Tensor& counts, int chunk, int rank);

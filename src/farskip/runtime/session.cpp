@@ -94,7 +94,8 @@ class RankRun {
                               .gradients = &gradients_,
                               .chaos_seed = options.chaos_seed,
                               .records = options.records && !options.record_routing,
-                              .recording_memory = &recorded_});
+                              .recording_memory = &recorded_,
+                              .timeline = options.timeline});
         }) {}
 
   void add(const PlannedStep& step) {

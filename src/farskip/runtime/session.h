@@ -31,7 +31,8 @@ struct RunOptions {
   bool record_routing = false;
   const RoutingRecord* replay = nullptr;  // for routing mode replay; of the whole batch
   bool pin_threads = false;
-  bool records = true;  // as ExecutorOptions
+  bool records = true;   // as ExecutorOptions
+  bool timeline = true;  // the same
   // Compute threads of each rank on a CPU. With more than one, the bits of a row may depend on how
   // many rows stand beside it, so chunks and pieces need no longer keep bits; schedules do.
   int threads = 1;

@@ -30,6 +30,7 @@ struct TrainConfig {
   double max_norm = 1.0;
   double balance_loss = 0, sequence_balance_loss = 0, router_z_loss = 0, bias_update_speed = 0;
   std::string dtype = "float32";
+  bool deterministic = false;
 
   int data_parallel = 1, pipeline_stages = 1;
   std::string schedule = "overlapped", routing = "model";
@@ -82,6 +83,8 @@ void visit_settings(Config& c, Visit&& visit) {
   visit("dtype", c.dtype,
         "float32 or bfloat16: of activations and of weights as read; masters are "
         "float32");
+  visit("deterministic", c.deterministic,
+        "on a GPU, kernels that have the same bits in every run: slower");
   visit("data_parallel", c.data_parallel,
         "sets of ranks that each share out all experts: expert parallelism is the ranks of a "
         "pipeline stage over this");
