@@ -61,7 +61,7 @@ class Run:
             file.write(json.dumps(result) + "\n")
         print(f"{section}, {name} ({time.monotonic() - start:.0f} s)")
         for row in result.get("rows", [result]):
-            print("   ", line_of(row))
+            print("   ", line_of(row, result.get("layers")))
         sys.stdout.flush()
 
     def bench(self, section, name, model, arguments, environments=({},)):
@@ -77,7 +77,7 @@ class Run:
         return path
 
 
-def line_of(row):
+def line_of(row, layers):
     text = f"{row['step_seconds'] * 1e3:8.2f} ms, {row['tokens_per_second']:9.0f} tokens/s"
     if "schedule" not in row:
         return text
@@ -85,8 +85,9 @@ def line_of(row):
     label += f", chunks {row['expert_chunks']}, pieces {row['pieces']}" + (", two-batch" if row["two_batch"] else "")
     percent = [row[part + "interior_percent" + end] for part, end in (("", "_overlapped"), ("forward_", ""), ("backward_", ""))]
     interior = " / ".join(format(value, ".1f") for value in percent if value is not None) or "-"
+    launch = f", a layer launched in {row['host_seconds'] / layers * 1e6:.0f} us" if row["host_seconds"] else ""
     return (f"{label:45} {text}, interior {interior} %, "
-            f"over bound {row['step_over_bound']:.3f}, predicted {row['prediction_error']:+.1%}, x best std {row['speedup_over_best_standard']:.2f}")
+            f"over bound {row['step_over_bound']:.3f}, predicted {row['prediction_error']:+.1%}, x best std {row['speedup_over_best_standard']:.2f}{launch}")
 
 
 def prefill(run):
@@ -190,7 +191,7 @@ def training(run):
             run.record("training", " ".join([*script, *more]), [
                 sys.executable, str(ROOT / "bench" / script[0]), str(cut), "--layers", "5", *script[1:], *more])
     rank = [*LOOPBACK, "--training", "--sequence-length", "4096", "--loopback-path", run.paths[-1], "--link-gb-per-s", "300", "--routing",
-            "balanced", "--repeat", "3", "--no-recording"]
+            "balanced", "--repeat", "3"]
     deep = run.config("deepseek-v3", num_hidden_layers=5, first_k_dense_replace=0)  # 6 do not fit 80 GB
     for name, model, tokens in (("deepseek-v2-lite", "deepseek-v2-lite", "8192"), ("deepseek-v3, 5 layers", deep, "4096")):
         run.bench("training", f"rank 0 of 8, {name}", model, [

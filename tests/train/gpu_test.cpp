@@ -11,7 +11,7 @@
 namespace farskip::testing {
 namespace {
 
-constexpr at::Device gpu(at::kCUDA, 0);
+const at::Device gpu(at::kCUDA, 0);
 
 class GpuTraining : public GpuTest {
  protected:

@@ -96,7 +96,8 @@ nlohmann::ordered_json to_json(const ComparisonRow& row) {
           {"peak_activation_bytes", row.peak_activation_bytes},
           {"predicted_peak_activation_bytes", row.predicted_peak_bytes},
           {"untimed_step_seconds", row.untimed_step.median},
-          {"host_seconds", row.host_seconds},
+          {"host_seconds", row.host.median},
+          {"host_seconds_min", row.host.smallest},
           {"unhidden", unhidden ? nlohmann::ordered_json(describe(*unhidden)) : nullptr}};
 }
 
@@ -166,11 +167,13 @@ void print_notes(const Bench& bench, const Comparison& comparison) {
             << format_bytes(static_cast<double>(fastest.peak_activation_bytes)) << " a rank, "
             << format_bytes(fastest.predicted_peak_bytes) << " predicted; its compute ops took x "
             << format_fixed(fastest.compute_slowdown, 3) << " of the blocking run's";
-  if (fastest.host_seconds > 0) {
+  if (fastest.host.median > 0) {
+    const int layers = bench.model.layer_count();
     std::cout << "; without timelines a step takes "
               << format_duration(fastest.untimed_step.median, 2)
               << " and the host launches a layer in "
-              << format_duration(fastest.host_seconds / bench.model.layer_count(), 0);
+              << format_duration(fastest.host.median / layers, 0) << ", "
+              << format_duration(fastest.host.smallest / layers, 0) << " at best";
   }
   std::cout << ".\n";
   for (const ComparisonRow& row : comparison.rows) {

@@ -47,9 +47,8 @@ struct ComparisonRow {
   int64_t peak_activation_bytes = 0;  // of the fullest rank
   double predicted_peak_bytes = 0;    // by the schedule, at expected sizes (schedule/memory.h)
   // On a device, of rounds of their own without timelines, which cost the host two events an op: a
-  // step, and how long the slowest rank's host takes to launch one, the median round.
-  Sample untimed_step;
-  double host_seconds = 0;
+  // step, and how long the slowest rank's host takes to launch one.
+  Sample untimed_step, host;
   std::vector<Timeline> timelines;  // of the median round, of the ranks held here
   Timeline simulated;
 };

@@ -312,6 +312,7 @@ class Executor::Impl final : private Launcher {
         times_.record_begin(step.op);
         run_kernel(plans_[step.op]);
         if (step.op != last) times_.record_end(step.op);
+        free_made_in(stretch, step);
       }
     });
     in_recording_ = false;
@@ -321,6 +322,16 @@ class Executor::Impl final : private Launcher {
 
   void forget_outputs(const Step& step) {
     for (const OutputPlan& output : plans_[step.op].outputs) tensors_.free(output.value);
+  }
+
+  // What the stretch itself made makes room for what it makes next: a stretch may be a whole step.
+  // What it found must outlast a recording that fails.
+  void free_made_in(std::span<const Step> stretch, const Step& step) {
+    for (ValueId value : step.free_after) {
+      const OpId producer = graph_.value(value).producer;
+      const bool made = std::ranges::find(stretch, producer, &Step::op) != stretch.end();
+      if (made && recordings_.is_of_lane(value)) tensors_.free(value);
+    }
   }
 
   // What only the compute lane reads goes as soon as the last of its ops is launched.

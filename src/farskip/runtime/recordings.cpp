@@ -53,11 +53,12 @@ void Recordings::begin(const Schedule& schedule, const std::vector<int64_t>& len
   state_ = State::watched;
 }
 
-// What is recorded keeps its memory, beside what steps need that are not, or the other variants'.
+// What is recorded keeps its memory, which may be more than the activations' in lumps of another
+// size, beside what steps need that are not recorded, or the other variants'.
 bool Recordings::has_room() {
   const bool is_first = !memory_.is_made();
   const int64_t room = memory_.on(lane_.device()).make_room();
-  const double needed = (is_first ? 2.0 : 1.2) * static_cast<double>(peak_activation_bytes_);
+  const double needed = (is_first ? 3.0 : 1.5) * static_cast<double>(peak_activation_bytes_);
   if (static_cast<double>(room) >= needed) return true;
   if (is_first) memory_.give_back();
   return false;
