@@ -3,13 +3,13 @@
 #include <c10/cuda/CUDAGraphsC10Utils.h>
 #include <gtest/gtest.h>
 
-#include <chrono>
 #include <map>
 #include <stdexcept>
-#include <thread>
 
 #include "../gpu.h"
+#include "farskip/comm/local.h"
 #include "farskip/runtime/recordings.h"
+#include "farskip/runtime/session.h"
 #include "stand_in.h"
 
 // Steps that are launched as recorded compute what others do.
@@ -70,36 +70,22 @@ TEST_F(Recorded, StepsHaveTheBitsOfOthersBesideASlowLink) {
   }
 }
 
-Kernel plain_shared_experts = nullptr;
-
-void record_slowly(const KernelContext& context, Inputs in, Outputs out) {
-  if (c10::cuda::currentStreamCaptureStatusMayInitCtx() != c10::cuda::CaptureStatus::None) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  }
-  plain_shared_experts(context, in, out);
-}
-
-// While they were recorded all collectives had long ended, and freed what they read; when they are
-// launched anew none has.
-TEST_F(Recorded, MemoryThatCollectivesReadIsNotTakenForOtherValues) {
-  const Fixture fixture("deepseek_v3");
-  const TokenBatch tokens = fixture.prefixes({48, 17, 48, 5});
-  StandIn rank(fixture, at::kBFloat16, 3e7);
-  const Batch batch = batch_of(tokens, {0, 2});
-  const PlannedStep step = rank.plan(tokens, {.schedule = "overlapped", .dtype = at::kBFloat16});
-  const auto plain = rank.executor(step, {.records = false});
-  const at::Tensor expected = logits_of(plain->run(step.schedule, batch));
-  for (const Op& op : step.graph.ops()) {
-    if (op.kind != OpKind::shared_experts) continue;
-    KernelEntry entry = rank.kernels().find(op);
-    plain_shared_experts = entry.kernel;
-    entry.kernel = record_slowly;
-    rank.kernels().add(OpKind::shared_experts, entry);
-    break;
-  }
-  const auto recording = rank.executor(step);
-  for (int i = 0; i < 6; ++i) {
-    EXPECT_TRUE(at::equal(logits_of(recording->run(step.schedule, batch)), expected)) << i;
+// All of its layers are one stretch, which uses again what it no longer needs.
+TEST_F(Recorded, StepsOfARankWithAllExpertsHaveTheBitsOfOthers) {
+  for (const char* family : {"deepseek_v3", "qwen3_moe"}) {
+    SCOPED_TRACE(family);
+    const Fixture fixture(family);
+    const TokenBatch tokens = fixture.prefixes({48, 17, 48, 5});
+    Session session = fixture.session(1, at::kBFloat16,
+                                      make_local_groups(1, {.device = at::Device(at::kCUDA, 0)}));
+    const PlannedStep step =
+        fixture.plan("farskip", 1, tokens, {.schedule = "overlapped", .dtype = at::kBFloat16});
+    const PlannedStep* const only = &step;
+    const auto plain = session.run(std::span(&only, 1), tokens, {.rounds = 1, .records = false});
+    const auto recorded = session.run(std::span(&only, 1), tokens, {.rounds = 5});
+    for (size_t i = 0; i < recorded.size(); ++i) {
+      EXPECT_TRUE(at::equal(recorded[i][0].logits(), plain[0][0].logits())) << i;
+    }
   }
 }
 
