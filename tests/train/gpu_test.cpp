@@ -2,8 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include <cmath>
-
 #include "farskip/nn/determinism.h"
 #include "training_job.h"
 
@@ -17,15 +15,6 @@ class GpuTraining : public GpuTest {
  protected:
   void TearDown() override { use_deterministic_kernels(false); }
 };
-
-void expect_near(const std::vector<double>& expected, const std::vector<double>& found,
-                 size_t steps, double tolerance) {
-  ASSERT_GE(expected.size(), steps);
-  ASSERT_GE(found.size(), steps);
-  for (size_t i = 0; i < steps; ++i) {
-    EXPECT_LT(std::abs(found[i] / expected[i] - 1), tolerance) << "step " << i + 1;
-  }
-}
 
 // With the kernels that are fastest, too.
 TEST_F(GpuTraining, FollowsTheCpu) {

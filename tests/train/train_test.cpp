@@ -3,7 +3,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <cmath>
 #include <limits>
 
 #include "../base/error_of.h"
@@ -16,15 +15,6 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
-
-void expect_near(const std::vector<double>& expected, const std::vector<double>& found,
-                 size_t steps, double tolerance) {
-  ASSERT_GE(expected.size(), steps);
-  ASSERT_GE(found.size(), steps);
-  for (size_t i = 0; i < steps; ++i) {
-    EXPECT_LT(std::abs(found[i] / expected[i] - 1), tolerance) << "step " << i + 1;
-  }
-}
 
 // An eighth of the tokens come at random out of 60: 1.1 nats is what can be reached.
 TEST(Train, SixtyStepsLearnMostOfTheText) {

@@ -1,5 +1,8 @@
 #include "training_job.h"
 
+#include <gtest/gtest.h>
+
+#include <cmath>
 #include <numeric>
 
 #include "../io/learnable_text.h"
@@ -93,6 +96,15 @@ TrainingJob::Run TrainingJob::run(const TrainConfig& config, const Options& opti
                       .resume = options.resume},
                      recorder, stop);
   return run;
+}
+
+void expect_near(const std::vector<double>& expected, const std::vector<double>& found,
+                 size_t steps, double tolerance) {
+  ASSERT_GE(expected.size(), steps);
+  ASSERT_GE(found.size(), steps);
+  for (size_t i = 0; i < steps; ++i) {
+    EXPECT_LT(std::abs(found[i] / expected[i] - 1), tolerance) << "step " << i + 1;
+  }
 }
 
 std::string state_bytes(const std::filesystem::path& checkpoint) {

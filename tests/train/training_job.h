@@ -42,6 +42,10 @@ class TrainingJob {
   ModelConfig model_;
 };
 
+// Losses of the first `steps` steps, relative to the expected ones.
+void expect_near(const std::vector<double>& expected, const std::vector<double>& found,
+                 size_t steps, double tolerance);
+
 // The bytes of all rank files of a checkpoint, in order.
 std::string state_bytes(const std::filesystem::path& checkpoint);
 
