@@ -185,9 +185,9 @@ void run(const BenchOptions& options, Ranks& ranks) {
   // Gradients of fast kernels on a GPU differ from run to run.
   const bool noisy =
       options.training && options.transport.device != "cpu" && !options.deterministic;
-  if (!comparison.bits_equal && !noisy) {
+  if (!comparison.bits.equal && !noisy) {
     throw Error("schedules of one graph gave different bits",
-                {.where = comparison.first_difference});
+                {.where = comparison.bits.first_difference});
   }
 }
 

@@ -129,9 +129,9 @@ void print_json(const BenchOptions& options, const Bench& bench, const Compariso
                                 {"repeat", options.repeat},
                                 {"contention_compute", comparison.contention.compute},
                                 {"contention_communication", comparison.contention.communication},
-                                {"bits_equal", comparison.bits_equal},
-                                {"bits_compared", comparison.bits_compared},
-                                {"gradient_noise", comparison.gradient_noise},
+                                {"bits_equal", comparison.bits.equal},
+                                {"bits_compared", comparison.bits.compared},
+                                {"gradient_noise", comparison.bits.gradient_noise},
                                 {"rows", nlohmann::ordered_json::array()}};
   if (options.transport.name == "loopback") out["path"] = options.transport.loopback_path;
   if (link) out["link"] = to_json(*link);
@@ -205,14 +205,14 @@ void print_foot(const Comparison& comparison, const std::optional<LinkReport>& l
               << format_fixed(link->p99_late_us, 0) << " us\n";
   }
   std::cout << "bits: "
-            << (comparison.bits_equal
+            << (comparison.bits.equal
                     ? "identical " + std::string(training ? "gradients" : "logits") + " in all " +
-                          std::to_string(comparison.bits_compared) + " runs that have one to equal"
-                    : "DIFFERENT: " + comparison.first_difference)
+                          std::to_string(comparison.bits.compared) + " runs that have one to equal"
+                    : "DIFFERENT: " + comparison.bits.first_difference)
             << '\n';
-  if (comparison.gradient_noise > 0) {
+  if (comparison.bits.gradient_noise > 0) {
     std::cout << "noise: the norm of a gradient differs by up to "
-              << format_fixed(comparison.gradient_noise * 1e6, 2)
+              << format_fixed(comparison.bits.gradient_noise * 1e6, 2)
               << " parts in a million from run to run\n";
   }
 }

@@ -1,7 +1,5 @@
 #include "farskip/runtime/comparison.h"
 
-#include <ATen/ops/equal.h>
-
 #include <algorithm>
 #include <map>
 #include <numeric>
@@ -52,7 +50,7 @@ class Comparer {
     plan();
     measure();
     if (on_device()) measure_untimed();
-    conclude_bits();
+    comparison_.bits = bits_.conclude(session_);
     progress.update(4, "steps");
     relate();
     return std::move(comparison_);
@@ -114,7 +112,7 @@ class Comparer {
       for (size_t r = warm_up; r < results.size(); ++r) counted.push_back(&results[r][i]);
       Calibrated& graph = graphs_[keys[i]];
       graph.durations = gather_durations(session_, graph.blocking.graph, counted);
-      check_bits(keys[i], "blocking", footprint_of(results.back()[i]));
+      check_bits(keys[i], "blocking", results.back()[i]);
     }
   }
 
@@ -136,16 +134,6 @@ class Comparer {
     return seconds;
   }
 
-  // What runs of one graph must agree in.
-  struct Footprint {
-    at::Tensor bits;   // of gradients, or the logits
-    at::Tensor norms;  // of gradients, or undefined
-  };
-  static Footprint footprint_of(const ForwardResult& result) {
-    if (!result.gradient_bits.defined()) return {result.logits(), {}};
-    return {result.gradient_bits, result.gradient_norms};
-  }
-
   bool on_device() const { return !session_.groups()[0]->device().is_cpu(); }
 
   // A device's second round records what later ones launch.
@@ -156,37 +144,13 @@ class Comparer {
   // Every schedule of one graph must give the same bits. On a CPU rewrites that keep bits must give
   // those of the connectivity's plain graph, too; a GPU's libraries choose kernels by size, so that
   // there chunks and pieces may change some.
-  void check_bits(const GraphKey& key, const std::string& schedule, const Footprint& footprint) {
-    GraphKey family = key;
-    if (!on_device()) std::get<2>(family) = std::get<3>(family) = 1;
-    const auto [found, first] = expected_.try_emplace(family, footprint);
-    if (first) return;
-    const Footprint& expected = found->second;
-    if (!at::equal(expected.bits, footprint.bits)) differences_.push_back(checks_.size());
-    if (expected.norms.defined()) {
-      const at::Tensor change = (footprint.norms - expected.norms).abs();
-      const at::Tensor relative = change / expected.norms.clamp_min(1e-30);
-      comparison_.gradient_noise =
-          std::max(comparison_.gradient_noise, relative.max().item<double>());
-    }
-    checks_.push_back(std::get<0>(key) + ", " + schedule + ", chunks " +
-                      std::to_string(std::get<2>(key)) + ", pieces " +
-                      std::to_string(std::get<3>(key)));
-  }
-
-  // The same on every process, each of which has compared the logits of its own ranks.
-  void conclude_bits() {
-    const double none = static_cast<double>(checks_.size());
-    const double own = differences_.empty() ? none : static_cast<double>(differences_[0]);
-    double first = none;
-    for (const auto& rank : session_.all_gather(
-             std::vector(session_.groups().size(), std::vector{own, comparison_.gradient_noise}))) {
-      first = std::min(first, rank.at(0));
-      comparison_.gradient_noise = std::max(comparison_.gradient_noise, rank.at(1));
-    }
-    comparison_.bits_compared = static_cast<int>(checks_.size());
-    comparison_.bits_equal = first == none;
-    if (first < none) comparison_.first_difference = checks_[static_cast<size_t>(first)];
+  void check_bits(const GraphKey& key, const std::string& schedule, const ForwardResult& result) {
+    const auto& [connectivity, two_batch, chunks, pieces] = key;
+    const std::string rewrites =
+        ", chunks " + std::to_string(chunks) + ", pieces " + std::to_string(pieces);
+    const std::string family = connectivity + (two_batch ? ", two-batch" : "");
+    bits_.add(family + (on_device() ? rewrites : ""), connectivity + ", " + schedule + rewrites,
+              result);
   }
 
   void plan() {
@@ -233,7 +197,7 @@ class Comparer {
     }
     for (size_t i = 0; i < steps_.size(); ++i) {
       for (const auto& round : results) {
-        check_bits(key_of(variants_[i]), variants_[i].schedule, footprint_of(round[i]));
+        check_bits(key_of(variants_[i]), variants_[i].schedule, round[i]);
       }
       comparison_.rows.push_back(row(i, counted(i)));
     }
@@ -247,7 +211,7 @@ class Comparer {
     for (size_t i = 0; i < steps.size(); ++i) {
       std::vector<const ForwardResult*> counted;
       for (size_t r = 0; r < results.size(); ++r) {
-        check_bits(key_of(variants_[i]), variants_[i].schedule, footprint_of(results[r][i]));
+        check_bits(key_of(variants_[i]), variants_[i].schedule, results[r][i]);
         if (r >= static_cast<size_t>(warm_up)) counted.push_back(&results[r][i]);
       }
       std::vector<double> seconds, host;
@@ -329,10 +293,8 @@ class Comparer {
   const ComparisonOptions& options_;
   std::vector<Variant> variants_;
   std::map<GraphKey, Calibrated> graphs_;
-  std::map<GraphKey, Footprint> expected_;
+  BitsCheck bits_;
   std::vector<PlannedStep> steps_;
-  std::vector<std::string> checks_;  // which bits were compared
-  std::vector<size_t> differences_;  // those of checks_ that failed here
   Comparison comparison_;
 };
 

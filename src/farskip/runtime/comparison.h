@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "farskip/plan/plan.h"
+#include "farskip/runtime/bits_check.h"
 #include "farskip/runtime/session.h"
 #include "farskip/trace/metrics.h"
 
@@ -56,12 +57,7 @@ struct ComparisonRow {
 struct Comparison {
   std::vector<ComparisonRow> rows;
   Contention contention;
-  // Of logits, or of gradients, over all schedules and rewrites that keep bits.
-  bool bits_equal = true;
-  int bits_compared = 0;  // runs that had another one to be equal to
-  std::string first_difference;
-  // Where bits of gradients differ: the most that the norm of one did, relative.
-  double gradient_noise = 0;
+  BitsVerdict bits;  // over all schedules and rewrites that keep bits
 };
 
 // Measures the variants against each other on one session: blocking runs of every graph give the op
