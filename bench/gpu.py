@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Measures every GPU figure that README and docs/gpu.md state, in one go of under ten minutes on a machine without network, and
-writes one JSON line a run. With a second GPU in reach, paced collectives cross to it and back (loopback path peer) as well as
+"""Measures every GPU figure that README and docs/gpu.md state, on a machine without network, and writes one JSON line a run.
+All of it takes some twenty minutes, a third of which is torch.compile of other programs; --only names parts of one to five. With a second GPU in reach, paced collectives cross to it and back (loopback path peer) as well as
 being copied within one (path device), and two real ranks run over NCCL.
 
   bench/gpu.py [--farskip build/release/bin/farskip] [--results bench/results/gpu.jsonl] [--only prefill,v3,...]

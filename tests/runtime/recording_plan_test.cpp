@@ -161,6 +161,34 @@ TEST(RecordingPlan, SaysHowLongCollectivesReadWhatStays) {
   }
 }
 
+// An all-reduce reads what a recorded projection makes.
+TEST(RecordingPlan, LendsWhatCollectivesRead) {
+  const Fixture fixture("deepseek_v3");
+  const ModelConfig& model = fixture.config();
+  const Graph graph = build_forward(
+      model, Connectivity::preset("farskip", model.layers),
+      {.form = ParallelForm::replicated_all_reduce, .ranks = 2, .tokens = 96, .sequences = 2});
+  KernelTable kernels = step_kernels();
+  kernels.add(OpKind::plan, {.kernel = [](const KernelContext&, Inputs, Outputs) {},
+                             .bind = [](const KernelContext&, const Symbol&, Inputs,
+                                        Inputs) { return int64_t{0}; }});
+  const RecordingPlan plan =
+      plan_recordings(graph, plan_ops(graph, kernels), blocking_schedule(graph).steps);
+  for (const Op& op : graph.ops()) {
+    if (op.kind == OpKind::output_projection) {
+      EXPECT_NE(plan.stretch_of[op.id], none);
+      EXPECT_NE(plan.lent_until[op.outputs[0]], none);
+    }
+    if (op.kind == OpKind::attention_core) {
+      EXPECT_NE(plan.stretch_of[op.id], none);
+      EXPECT_EQ(plan.lent_until[op.outputs[0]], none);
+    }
+    if (op.kind == OpKind::plan) {
+      EXPECT_EQ(plan.stretch_of[op.id], none);
+    }
+  }
+}
+
 TEST(RecordingPlan, WhatStaysIsMadeByTheLane) {
   const Fixture fixture("deepseek_v3");
   for (const StepForm& form : forms()) {

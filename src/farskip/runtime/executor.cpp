@@ -2,7 +2,6 @@
 
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/isfinite.h>
 
 #include <algorithm>
 #include <chrono>
@@ -14,6 +13,7 @@
 #include "farskip/nn/tensor_ops.h"
 #include "farskip/runtime/bind_weights.h"
 #include "farskip/runtime/compute_lane.h"
+#include "farskip/runtime/executor_checks.h"
 #include "farskip/runtime/op_plan.h"
 #include "farskip/runtime/recordings.h"
 #include "farskip/runtime/sizes.h"
@@ -49,7 +49,7 @@ class Executor::Impl final : private Launcher {
         copied_(graph.ops().size()),
         awaited_(graph.ops().size(), false),
         random_(options.chaos_seed.value_or(0) * 1000003 + static_cast<uint64_t>(group.rank())) {
-    check_ranks();
+    check_ranks(graph, placement, group, options.stages);
     bind_weights(graph, ValueKind::parameter, sizes_, weights, tensors_.by_value());
     bind_weights(graph, ValueKind::gradient, sizes_,
                  options.gradients ? *options.gradients : Weights(), tensors_.by_value());
@@ -85,26 +85,6 @@ class Executor::Impl final : private Launcher {
   }
 
  private:
-  void check_ranks() const {
-    auto require = [](int expected, int found, const std::string& where) {
-      if (found == expected) return;
-      throw ConfigError(
-          "made for another number of ranks than the group has",
-          {.where = where, .expected = std::to_string(expected), .found = std::to_string(found)});
-    };
-    const int sets = std::max(1, group_.size() / placement_.ranks());
-    require(group_.size(), sets * placement_.ranks(), "placement");
-    for (const Op& op : graph_.ops()) {
-      if (op.lane != Lane::communication) continue;
-      if (is_between_stages(op.attributes)) {
-        require(options_.stages ? options_.stages->size() : 1, op.attributes.stages, describe(op));
-      } else {
-        require(is_among_experts(op.kind) ? placement_.ranks() : group_.size(), op.attributes.ranks,
-                describe(op));
-      }
-    }
-  }
-
   void begin(const Schedule& schedule, const Batch& batch) {
     std::fill(awaited_.begin(), awaited_.end(), false);
     for (const Step& step : schedule.steps) {
@@ -244,7 +224,7 @@ class Executor::Impl final : private Launcher {
     times_.begin_op(plan.op->id);
     run_kernel(plan);
     times_.end_op(plan.op->id, awaited_[plan.op->id]);
-    if (options_.check_finite) check_finite(plan);
+    if (options_.check_finite) check_finite(graph_, plan, group_.rank(), out_, gradients_);
   }
 
   void run_kernel(const OpPlan& plan) {
@@ -338,21 +318,6 @@ class Executor::Impl final : private Launcher {
   void free_staying(const Step& step) {
     for (ValueId value : step.free_after) {
       if (recordings_.is_of_lane(value)) tensors_.free(value);
-    }
-  }
-
-  void check_finite(const OpPlan& plan) const {
-    auto check = [&](ValueId id, const at::Tensor& tensor) {
-      const bool finite = !tensor.is_floating_point() || tensor.isfinite().all().item<bool>();
-      if (finite) return;
-      throw NumericError(
-          "a value is not finite",
-          {.where = "rank " + std::to_string(group_.rank()) + ", " + describe(*plan.op),
-           .found = graph_.value(id).name});
-    };
-    for (size_t i = 0; i < out_.size(); ++i) check(plan.outputs[i].value, out_[i]);
-    for (size_t i = 0; i < gradients_.size(); ++i) {
-      check(plan.gradients[i].value, gradients_[i].tensor);
     }
   }
 

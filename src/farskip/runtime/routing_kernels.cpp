@@ -82,12 +82,12 @@ void run_plan(const KernelContext& context, Inputs in, Outputs out) {
       make_plan(in[0], state.positions(context.placement, a.chunks, in[0].device()));
   deliver(out[0], std::move(plan.order));
   deliver(out[1], std::move(plan.inverse));
-  // Ranks exchange them by rank. Without chunks that is how the rows lie.
-  deliver(out[2], a.chunks == 1
-                      ? std::move(plan.counts)
-                      : at::index_select(
-                            plan.counts, 0,
-                            state.positions_by_rank(context.placement, a.chunks, in[0].device())));
+  // Ranks exchange counts by rank, which is how rows lie where there are no chunks.
+  if (a.chunks > 1) {
+    plan.counts = at::index_select(
+        plan.counts, 0, state.positions_by_rank(context.placement, a.chunks, in[0].device()));
+  }
+  deliver(out[2], std::move(plan.counts));
 }
 
 void run_permute(const KernelContext& context, Inputs in, Outputs out) {

@@ -28,7 +28,7 @@ Batch batch_of(const TokenBatch& tokens, Range sequences);
 struct RunOptions {
   int rounds = 1;
   std::optional<uint64_t> chaos_seed;  // delays compute threads at random
-  bool record_routing = false;
+  bool record_routing = false;  // of every launch: none is recorded then, whatever `records` says
   const RoutingRecord* replay = nullptr;  // for routing mode replay; of the whole batch
   bool pin_threads = false;
   bool records = true;   // as ExecutorOptions

@@ -3,8 +3,8 @@
 #include <cmath>
 
 #include "farskip/base/error.h"
-#include "farskip/runtime/on_stream.h"
 #include "farskip/train/gradient_norm.h"
+#include "farskip/train/on_stream.h"
 #include "farskip/train/training_state.h"
 
 namespace farskip {
