@@ -165,8 +165,8 @@ void print_notes(const Bench& bench, const Comparison& comparison) {
       comparison.rows, {}, [](const ComparisonRow& row) { return row.step.median; });
   std::cout << "fastest row: activations of at most "
             << format_bytes(static_cast<double>(fastest.peak_activation_bytes)) << " a rank, "
-            << format_bytes(fastest.predicted_peak_bytes) << " predicted; its compute ops took x "
-            << format_fixed(fastest.compute_slowdown, 3) << " of the blocking run's";
+            << format_bytes(fastest.predicted_peak_bytes) << " predicted; its compute ops took "
+            << format_fixed(fastest.compute_slowdown, 3) << " times what they do in a blocking run";
   if (fastest.host.median > 0) {
     const int layers = bench.model.layer_count();
     std::cout << "; without timelines a step takes "
