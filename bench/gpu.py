@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Measures every GPU figure that README and docs/gpu.md state, on a machine without network, and writes one JSON line a run.
-All of it takes some twenty minutes, a third of which is torch.compile of other programs; --only names parts of one to five. With a second GPU in reach, paced collectives cross to it and back (loopback path peer) as well as
-being copied within one (path device), and two real ranks run over NCCL.
+"""Measures the GPU figures of README on a machine without network, in less than ten minutes, half of which is torch.compile of
+other programs, and writes one JSON line a run; with --all those of docs/gpu.md and docs/training.md too, which takes some twenty.
+With a second GPU in reach, paced collectives cross to it and back (loopback path peer) as well as being copied within one (path
+device), and two real ranks run over NCCL.
 
-  bench/gpu.py [--farskip build/release/bin/farskip] [--results bench/results/gpu.jsonl] [--only prefill,v3,...]
+  bench/gpu.py [--farskip build/release/bin/farskip] [--results bench/results/gpu.jsonl] [--all] [--only prefill,v3,...]
                [--match TEXT] [--dry-run]
 
 Then bench/compare_results.py says how a run compares with a stored one, bench/plot_links.py draws the sweep over links.
@@ -40,9 +41,10 @@ class Run:
         values = self.shell("nvidia-smi", "--query-gpu=" + fields, "--format=csv,noheader").splitlines()[0].split(", ")
         return dict(zip(fields.split(","), values))
 
-    def record(self, section, name, command, environments=({},)):
-        """Runs the command, once for each environment side by side, and keeps what the first prints."""
-        if self.options.match not in name:
+    def record(self, section, name, command, environments=({},), readme=False):
+        """Runs the command, once for each environment side by side, and keeps what the first prints. `readme`: README states it."""
+        wanted = readme or self.options.all or self.options.only
+        if not wanted or self.options.match not in name:
             return
         if self.options.dry_run:
             print(section, name, *command)
@@ -64,10 +66,10 @@ class Run:
             print("   ", line_of(row, result.get("layers")))
         sys.stdout.flush()
 
-    def bench(self, section, name, model, arguments, environments=({},)):
+    def bench(self, section, name, model, arguments, environments=({},), readme=False):
         if "--sequence-length" not in arguments:
             arguments = ["--sequence-length", "2048", *arguments]
-        self.record(section, name, [self.options.farskip, "bench", str(model), *COMMON, *arguments, "--json"], environments)
+        self.record(section, name, [self.options.farskip, "bench", str(model), *COMMON, *arguments, "--json"], environments, readme)
 
     def config(self, model, **changes):
         """A shipped configuration with other fields."""
@@ -93,10 +95,10 @@ def line_of(row, layers):
 def prefill(run):
     whole = "--tokens-per-rank 16384 --ranks 1 --connectivity standard --repeat 7".split()
     for model, layers in (("deepseek-v2-lite", 27), ("qwen3-30b-a3b", 12)):
-        run.bench("prefill", model, model, [*whole, "--layers", str(layers)])
+        run.bench("prefill", model, model, [*whole, "--layers", str(layers)], readme=True)
         run.record("prefill", model + ", transformers compiled",
                    [sys.executable, str(ROOT / "bench" / "transformers_step.py"), str(MODELS / f"{model}.json"), "--layers", str(layers),
-                    "--compile"])
+                    "--compile"], readme=True)
 
 
 def v3(run):
@@ -105,9 +107,8 @@ def v3(run):
         for routing in ("balanced", "model"):
             run.bench("v3", f"300 GB/s, {path}, {routing}", model, [
                 *LOOPBACK, "--tokens-per-rank", "8192", "--loopback-path", path, "--link-gb-per-s", "300", "--routing", routing,
-                "--connectivity", "standard,farskip", "--pieces", "1,2" if routing == "balanced" else "1", "--repeat", "5"])
-
-
+                "--connectivity", "standard,farskip", "--pieces", "1,2" if path == "device" and routing == "balanced" else "1",
+                "--repeat", "5"], readme=path == run.paths[-1] and routing == "balanced")
     run.bench("v3", "300 GB/s, device, balanced, 8 multiprocessors left free", model, [
         *LOOPBACK, "--tokens-per-rank", "8192", "--link-gb-per-s", "300", "--routing", "balanced", "--connectivity", "standard,farskip",
         "--free-multiprocessors", "8", "--repeat", "5"])
@@ -126,7 +127,8 @@ def v2_lite(run):
         for routing in ("balanced", "model"):
             run.bench("v2-lite", f"300 GB/s, {path}, {routing}", "deepseek-v2-lite", [
                 *LOOPBACK, "--tokens-per-rank", "16384", "--loopback-path", path, "--link-gb-per-s", "300", "--routing", routing,
-                "--connectivity", "standard,farskip", "--expert-chunks", "1,2", "--repeat", "5"])
+                "--connectivity", "standard,farskip", "--expert-chunks", "1,2", "--repeat", "5"],
+                readme=path == run.paths[-1] and routing == "balanced")
 
 
 def slow(run):
@@ -135,7 +137,7 @@ def slow(run):
         link = [] if path == "pcie" else ["--link-gb-per-s", "50"]
         run.bench("slow", f"{'bus' if path == 'pcie' else '50 GB/s'}, {path}", model, [
             *LOOPBACK, "--tokens-per-rank", "8192", "--loopback-path", path, *link, "--routing", "balanced", "--connectivity",
-            "standard,farskip", "--expert-chunks", "1,4", "--repeat", "3"])
+            "standard,farskip", "--expert-chunks", "1,4", "--repeat", "3"], readme=path == run.paths[-1])
 
 
 def sweep(run):
@@ -157,7 +159,7 @@ def batches(run):
             run.bench("batches", f"{tokens} tokens, {link} GB/s", model, [
                 *LOOPBACK, "--tokens-per-rank", str(tokens), "--loopback-path", run.paths[-1], "--link-gb-per-s", str(link), "--routing",
                 "balanced", "--connectivity", "standard,farskip", "--schedule", "overlapped", "--expert-chunks", "1,2,4", "--two-batch",
-                "--repeat", "3"])
+                "--repeat", "3"], readme=True)
 
 
 def dispatch(run):
@@ -168,7 +170,8 @@ def dispatch(run):
             for wire in ("same", "fp8"):
                 run.bench("dispatch", f"{form}, wire {wire}, {link} GB/s", model, [
                     *LOOPBACK, "--tokens-per-rank", "8192", "--loopback-path", run.paths[-1], "--link-gb-per-s", str(link), "--routing", "model",
-                    "--dispatch", form, "--wire", wire, "--connectivity", "standard,farskip", "--expert-chunks", "1,2", "--repeat", "3"])
+                    "--dispatch", form, "--wire", wire, "--connectivity", "standard,farskip", "--expert-chunks", "1,2", "--repeat", "3"],
+                    readme=(link, form, wire) == (50, "per-rank", "fp8"))
 
 
 def nccl(run):
@@ -178,47 +181,55 @@ def nccl(run):
     ranks = [{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29513", "WORLD_SIZE": "2", "RANK": str(r), "LOCAL_RANK": str(r)} for r in (0, 1)]
     run.bench("nccl", "two GPUs", "deepseek-v2-lite", [
         "--tokens-per-rank", "16384", "--transport", "nccl", "--routing", "balanced", "--connectivity", "standard,farskip", "--expert-chunks",
-        "1,2", "--repeat", "5"], ranks)
+        "1,2", "--repeat", "5"], ranks, readme=True)
 
 
 def training(run):
     """Forward and backward: one rank beside other programs; rank 0 of 8 on sequences of 4,096 tokens."""
     cut = run.config("deepseek-v2-lite", num_hidden_layers=5)
     run.bench("training", "one rank, deepseek-v2-lite, 5 layers", cut, [
-        "--training", "--tokens-per-rank", "16384", "--ranks", "1", "--connectivity", "standard", "--schedule", "blocking", "--repeat", "7"])
+        "--training", "--tokens-per-rank", "16384", "--ranks", "1", "--connectivity", "standard", "--schedule", "blocking", "--repeat", "7"],
+        readme=True)
     for script in (["transformers_step.py", "--train"], ["autograd_step.py"]):
         for more in ([], ["--compile"]):
             run.record("training", " ".join([*script, *more]), [
-                sys.executable, str(ROOT / "bench" / script[0]), str(cut), "--layers", "5", *script[1:], *more])
+                sys.executable, str(ROOT / "bench" / script[0]), str(cut), "--layers", "5", *script[1:], *more],
+                readme=(script[0], more) == ("transformers_step.py", ["--compile"]))
     rank = [*LOOPBACK, "--training", "--sequence-length", "4096", "--loopback-path", run.paths[-1], "--link-gb-per-s", "300", "--routing",
             "balanced", "--repeat", "3"]
     deep = run.config("deepseek-v3", num_hidden_layers=5, first_k_dense_replace=0)  # 6 do not fit 80 GB
     for name, model, tokens in (("deepseek-v2-lite", "deepseek-v2-lite", "8192"), ("deepseek-v3, 5 layers", deep, "4096")):
         run.bench("training", f"rank 0 of 8, {name}", model, [
             *rank, "--tokens-per-rank", tokens, "--connectivity", "standard,farskip", "--schedule", "blocking,overlapped", "--expert-chunks",
-            "1,2"])
+            "1,2"], readme=name == "deepseek-v2-lite")
         run.bench("training", f"rank 0 of 8, {name}, two batches", model, [
             *rank, "--tokens-per-rank", tokens, "--connectivity", "standard,farskip", "--schedule", "overlapped", "--two-batch"])
 
 
-SECTIONS = {"prefill": prefill, "v3": v3, "v2-lite": v2_lite, "equal": equal, "slow": slow, "dispatch": dispatch, "nccl": nccl, "sweep": sweep, "batches": batches, "training": training}
+SECTIONS = {"v3": v3, "v2-lite": v2_lite, "equal": equal, "slow": slow, "dispatch": dispatch, "nccl": nccl, "batches": batches,
+            "training": training, "prefill": prefill, "sweep": sweep}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--farskip", default=str(ROOT / "build" / "release" / "bin" / "farskip"))
     parser.add_argument("--results", default=str(ROOT / "bench" / "results" / "gpu.jsonl"))
-    parser.add_argument("--only", default=",".join(SECTIONS), help="sections, by comma: " + ", ".join(SECTIONS))
+    parser.add_argument("--all", action="store_true", help="what only docs state too")
+    parser.add_argument("--only", help="sections, by comma, each whole: " + ", ".join(SECTIONS))
     parser.add_argument("--match", default="", help="only runs whose name has this")
     parser.add_argument("--dry-run", action="store_true", help="print the commands")
     options = parser.parse_args()
-    unknown = [name for name in options.only.split(",") if name not in SECTIONS]
+    names = options.only.split(",") if options.only else list(SECTIONS)
+    unknown = [name for name in names if name not in SECTIONS]
     if unknown:
         parser.error(f"unknown section {unknown[0]}; there are {', '.join(SECTIONS)}")
+    start = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         run = Run(options, scratch)
-        for name in options.only.split(","):
+        for name in names:
             SECTIONS[name](run)
+    if not options.dry_run:
+        print(f"{time.monotonic() - start:.0f} s in all")
 
 
 if __name__ == "__main__":

@@ -56,7 +56,8 @@ TEST(RecordingPlan, CoversWhatTheBatchAloneDecides) {
                                      OpKind::dense_mlp,
                                      OpKind::router,
                                      OpKind::plan,
-                                     OpKind::permute};
+                                     OpKind::permute,
+                                     OpKind::unpermute};
   EXPECT_EQ(planned.recorded_kinds(), expected);
   // Fewer launches than ops.
   size_t ops = 0;
@@ -64,11 +65,62 @@ TEST(RecordingPlan, CoversWhatTheBatchAloneDecides) {
   EXPECT_LT(2 * planned.recordings.stretches.size(), ops);
 }
 
-TEST(RecordingPlan, CoversExpertsWhereOneRankHasThemAll) {
+TEST(RecordingPlan, CoversExpertsWhoseProductsAreGrouped) {
   const Fixture fixture("deepseek_v3");
-  const std::set<OpKind> kinds = Planned(fixture, 1, {.schedule = "overlapped"}).recorded_kinds();
-  for (OpKind kind : {OpKind::permute, OpKind::experts, OpKind::unpermute}) {
-    EXPECT_TRUE(kinds.contains(kind)) << to_string(kind);
+  for (const int ranks : {1, 2}) {
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+      const std::set<OpKind> kinds =
+          Planned(fixture, ranks, {.schedule = "overlapped", .dtype = dtype}).recorded_kinds();
+      EXPECT_TRUE(kinds.contains(OpKind::permute) && kinds.contains(OpKind::unpermute));
+      EXPECT_EQ(kinds.contains(OpKind::experts), dtype == at::kBFloat16);
+    }
+  }
+}
+
+// Per-rank dispatch arranges what arrived by operators that wait.
+TEST(RecordingPlan, LeavesOutRowsThatAreMadeWithoutRoomForMore) {
+  const Fixture fixture("deepseek_v3");
+  const Planned planned(
+      fixture, 2,
+      {.schedule = "overlapped", .dispatch = DispatchForm::per_rank, .dtype = at::kBFloat16});
+  EXPECT_FALSE(planned.recorded_kinds().contains(OpKind::arrange));
+  EXPECT_FALSE(planned.recorded_kinds().contains(OpKind::experts));
+}
+
+// A stretch says whose rows routing decides, and what arrives for it has a place.
+TEST(RecordingPlan, KnowsWhatRoutingDecidesAndWhatArrives) {
+  const Fixture fixture("deepseek_v3");
+  for (StepForm form : forms()) {
+    SCOPED_TRACE(form.schedule);
+    form.dtype = at::kBFloat16;
+    const Planned planned(fixture, 2, form);
+    const Graph& graph = planned.step.graph;
+    std::set<ValueId> arriving;
+    for (size_t s = 0; s < planned.recordings.stretches.size(); ++s) {
+      std::set<SymbolId> routed;
+      for (const Step& step : planned.recordings.stretches[s]) {
+        const Op& op = graph.op(step.op);
+        for (const auto& values : {op.inputs, op.outputs}) {
+          for (ValueId id : values) {
+            const Value& value = graph.value(id);
+            if (value.kind != ValueKind::activation) continue;
+            for (const Dim& dim : value.shape) {
+              if (!dim.exact() && is_routed(graph.symbol(dim.symbol).kind)) {
+                routed.insert(dim.symbol);
+              }
+            }
+            if (graph.op(value.producer).lane == Lane::communication) arriving.insert(id);
+          }
+        }
+      }
+      const std::vector<SymbolId>& said = planned.recordings.routed[s];
+      EXPECT_EQ(std::set<SymbolId>(said.begin(), said.end()), routed);
+    }
+    std::set<ValueId> placed;
+    for (const Arrival& arrival : planned.recordings.arrivals) placed.insert(arrival.value);
+    EXPECT_EQ(placed, arriving);
+    EXPECT_EQ(placed.size(), planned.recordings.arrivals.size());
+    EXPECT_EQ(arriving.empty(), form.dispatch == DispatchForm::per_rank && form.expert_chunks > 1);
   }
 }
 
@@ -189,7 +241,7 @@ TEST(RecordingPlan, LendsWhatCollectivesRead) {
   }
 }
 
-TEST(RecordingPlan, WhatStaysIsMadeByTheLane) {
+TEST(RecordingPlan, WhatStaysIsWholeAndLedByItsRows) {
   const Fixture fixture("deepseek_v3");
   for (const StepForm& form : forms()) {
     const Planned planned(fixture, 2, form);
@@ -199,10 +251,9 @@ TEST(RecordingPlan, WhatStaysIsMadeByTheLane) {
       EXPECT_EQ(value.kind, ValueKind::activation);
       EXPECT_EQ(value.part_of, none);
       EXPECT_EQ(std::ranges::count(graph.outputs(), value.id), 0);
-      for (const Dim& dim : value.shape) {
-        EXPECT_TRUE(dim.exact() || !is_routed(graph.symbol(dim.symbol).kind));
+      for (size_t i = 1; i < value.shape.size(); ++i) {
+        EXPECT_TRUE(value.shape[i].exact() || !is_routed(graph.symbol(value.shape[i].symbol).kind));
       }
-      EXPECT_EQ(graph.op(value.producer).lane, Lane::compute);
       for (OpId op : graph.consumers(value.id)) EXPECT_NE(graph.op(op).kind, OpKind::join);
     }
   }

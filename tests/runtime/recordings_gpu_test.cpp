@@ -3,6 +3,7 @@
 #include <c10/cuda/CUDAGraphsC10Utils.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <stdexcept>
 
@@ -126,6 +127,39 @@ TEST_F(Recorded, StepsReadTheirInputs) {
     batch.inputs["input_ids"] = batch.inputs["input_ids"].roll(1);
     EXPECT_TRUE(at::equal(logits_of(recording->run(step.schedule, batch)),
                           logits_of(plain->run(step.schedule, batch))));
+  }
+}
+
+// Routing sends a rank other numbers of rows in every step: fewer, more, more than there was room
+// for.
+TEST_F(Recorded, StepsHaveRoomForOtherNumbersOfRows) {
+  for (const char* family : {"deepseek_v3", "qwen3_moe"}) {
+    const Fixture fixture(family);
+    const TokenBatch tokens = fixture.prefixes({48, 48, 48, 48});
+    for (const double link : {0.0, 3e7}) {
+      StandIn rank(fixture, at::kBFloat16, link);
+      for (const int chunks : {1, 2}) {
+        SCOPED_TRACE(std::string(family) + ", " + std::to_string(chunks) + " chunks");
+        const PlannedStep step = rank.plan(
+            tokens, {.schedule = "overlapped", .expert_chunks = chunks, .dtype = at::kBFloat16});
+        const auto plain = rank.executor(step, {.records = false});
+        const auto recording = rank.executor(step);
+        Batch batch = batch_of(tokens, {0, 4});
+        const at::Tensor mixed = batch.inputs["input_ids"];
+        int64_t least = INT64_MAX, most = 0;
+        for (const int id : {-1, -1, -1, 7, 7, -1, 3, 11, 19, -1, 23, 7}) {
+          batch.inputs["input_ids"] = mixed.clone();
+          // Some tokens stay as they are, so that every rank has something to send.
+          if (id >= 0) batch.inputs["input_ids"].narrow(0, 0, 150).fill_(id);
+          const StepResult result = recording->run(step.schedule, batch);
+          EXPECT_TRUE(at::equal(logits_of(result), logits_of(plain->run(step.schedule, batch))))
+              << id;
+          least = std::min(least, result.traffic.bytes_received);
+          most = std::max(most, result.traffic.bytes_received);
+        }
+        EXPECT_GT(most, least * 5 / 4) << "room for an eighth more would do";
+      }
+    }
   }
 }
 

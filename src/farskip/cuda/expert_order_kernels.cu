@@ -57,8 +57,13 @@ __global__ void __launch_bounds__(threads) order_rows(const ExpertOrderArguments
       a.ends[e] = places[last + e] + count(a.ranks - 1, e);
     }
   }
+  const int total = firsts[blocks - 1] + count(a.ranks - 1, a.experts - 1);
   const int end = min(a.rows, static_cast<int>(blockIdx.x + 1) * rows_per_block);
   for (int row = blockIdx.x * rows_per_block + threadIdx.x; row < end; row += threads) {
+    if (row >= total) {
+      a.order[row] = a.inverse[row] = -1;
+      continue;
+    }
     // The last block that begins at the row or before it.
     int low = 0, high = blocks;
     while (high - low > 1) {

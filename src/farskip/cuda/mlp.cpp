@@ -8,7 +8,8 @@
 
 namespace farskip::cuda {
 
-void silu_multiply_out(const at::Tensor& out, const at::Tensor& gate_up) {
+void silu_multiply_out(const at::Tensor& out, const at::Tensor& gate_up,
+                       const at::Tensor& row_count) {
   require_on_gpu(out, {-1, -1}, "silu output");
   const int64_t rows = out.size(0), width = out.size(1);
   require_on_gpu(gate_up, {rows, 2 * width}, out.scalar_type(), "silu input");
@@ -17,10 +18,20 @@ void silu_multiply_out(const at::Tensor& out, const at::Tensor& gate_up) {
   require_contiguous(gate_up, "silu input");
   const Element element = element_of(out, "silu output");
   require_few_packs(rows, width, element, "silu output");
+  if (row_count.defined()) {
+    require_on_gpu(row_count, {1}, at::kInt, "silu row count");
+    require_one_device("silu_multiply", {out, row_count});
+  }
   if (out.numel() == 0) return;
   const c10::cuda::CUDAGuard guard(out.device());
-  launch_silu_multiply(element, out.mutable_data_ptr(), gate_up.const_data_ptr(), rows, width,
-                       stream_of(out));
+  launch_silu_multiply(
+      element,
+      {.out = out.mutable_data_ptr(),
+       .gate_up = gate_up.const_data_ptr(),
+       .rows = rows,
+       .width = width,
+       .row_count = row_count.defined() ? row_count.const_data_ptr<int32_t>() : nullptr},
+      stream_of(out));
 }
 
 void silu_multiply_gradient_out(const at::Tensor& deltas, const at::Tensor& activated,

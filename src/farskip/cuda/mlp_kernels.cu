@@ -38,7 +38,12 @@ __device__ __forceinline__ Pack<T> silu_multiply(const Pack<T>& gate, const Pack
 
 template <typename T, bool Aligned>
 __global__ void __launch_bounds__(block_threads)
-    silu_multiply_kernel(T* out, const T* gate_up, uint32_t packs, int width, Divisor row_packs) {
+    silu_multiply_kernel(const __grid_constant__ SiluArguments a, uint32_t packs,
+                         Divisor row_packs) {
+  const int width = static_cast<int>(a.width);
+  const T* const gate_up = static_cast<const T*>(a.gate_up);
+  T* const out = static_cast<T*>(a.out);
+  const uint32_t rows = a.row_count != nullptr ? *a.row_count : UINT32_MAX;
   const uint32_t first = blockIdx.x * (block_threads * thread_packs) + threadIdx.x;
   Pack<T> gate[thread_packs], up[thread_packs];
   int64_t to[thread_packs];
@@ -48,7 +53,7 @@ __global__ void __launch_bounds__(block_threads)
     const uint32_t index = first + p * block_threads;
     const uint32_t row = row_packs.quotient(index);
     const int column = static_cast<int>(index - row * row_packs.divisor()) * pack_size<T>;
-    count[p] = index < packs ? width - column : 0;
+    count[p] = index < packs && row < rows ? width - column : 0;
     to[p] = int64_t{row} * width + column;
     if (count[p] <= 0) continue;
     const T* const from = gate_up + to[p] + int64_t{row} * width;
@@ -63,15 +68,13 @@ __global__ void __launch_bounds__(block_threads)
 }
 
 template <typename T>
-void silu_multiply(void* out, const void* gate_up, int64_t rows, int64_t width,
-                   cudaStream_t stream) {
-  const int64_t row_packs = divide_up(width, pack_size<T>), packs = rows * row_packs;
-  const bool aligned = width % pack_size<T> == 0 && is_aligned(out) && is_aligned(gate_up);
+void silu_multiply(const SiluArguments& a, cudaStream_t stream) {
+  const int64_t row_packs = divide_up(a.width, pack_size<T>), packs = a.rows * row_packs;
+  const bool aligned = a.width % pack_size<T> == 0 && is_aligned(a.out) && is_aligned(a.gate_up);
   const auto kernel = aligned ? silu_multiply_kernel<T, true> : silu_multiply_kernel<T, false>;
   const int64_t blocks = divide_up(packs, block_threads * thread_packs);
   kernel<<<static_cast<unsigned>(blocks), block_threads, 0, stream>>>(
-      static_cast<T*>(out), static_cast<const T*>(gate_up), static_cast<uint32_t>(packs),
-      static_cast<int>(width), Divisor(static_cast<uint32_t>(row_packs)));
+      a, static_cast<uint32_t>(packs), Divisor(static_cast<uint32_t>(row_packs)));
 }
 
 // With s the logistic function of gate: by gate d up s (1 + gate (1 - s)), by up d silu(gate).
@@ -138,12 +141,11 @@ void launch_silu_multiply_gradient(Element element, const SiluGradientArguments&
   check_launch("silu_multiply_gradient");
 }
 
-void launch_silu_multiply(Element element, void* out, const void* gate_up, int64_t rows,
-                          int64_t width, cudaStream_t stream) {
+void launch_silu_multiply(Element element, const SiluArguments& arguments, cudaStream_t stream) {
   if (element == Element::f32) {
-    silu_multiply<float>(out, gate_up, rows, width, stream);
+    silu_multiply<float>(arguments, stream);
   } else {
-    silu_multiply<__nv_bfloat16>(out, gate_up, rows, width, stream);
+    silu_multiply<__nv_bfloat16>(arguments, stream);
   }
   check_launch("silu_multiply");
 }

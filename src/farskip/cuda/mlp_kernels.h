@@ -4,9 +4,15 @@
 
 namespace farskip::cuda {
 
-// out [rows, width] = silu(gate) * up, gate_up [rows, 2 width]; both dense.
-void launch_silu_multiply(Element element, void* out, const void* gate_up, int64_t rows,
-                          int64_t width, cudaStream_t stream);
+// silu(gate) * up; all dense.
+struct SiluArguments {
+  void* out;            // [rows, width]
+  const void* gate_up;  // [rows, 2 width]
+  int64_t rows, width;
+  const int32_t* row_count;  // on the device: rows behind so many are left out; null: none
+};
+
+void launch_silu_multiply(Element element, const SiluArguments& arguments, cudaStream_t stream);
 
 // Its gradient, and out itself once more. All dense.
 struct SiluGradientArguments {

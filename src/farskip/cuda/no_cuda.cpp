@@ -94,7 +94,9 @@ void sum_rms_norm_out(const at::Tensor&, const at::Tensor&, std::span<const at::
   refuse("sum_rms_norm_out");
 }
 
-void silu_multiply_out(const at::Tensor&, const at::Tensor&) { refuse("silu_multiply_out"); }
+void silu_multiply_out(const at::Tensor&, const at::Tensor&, const at::Tensor&) {
+  refuse("silu_multiply_out");
+}
 
 void silu_multiply_gradient_out(const at::Tensor&, const at::Tensor&, const at::Tensor&,
                                 const at::Tensor&) {

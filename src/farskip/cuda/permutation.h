@@ -16,7 +16,7 @@ namespace farskip::cuda {
 inline constexpr int64_t quantization_block = 128;
 
 // out[i] = x[order[i] / top_k], cast to out's dtype: x [T, H], out [n, H], `order` int64 [n]
-// contiguous: any part of a plan's order.
+// contiguous: any part of a plan's order. Where it is -1, out stays as it is.
 void permute_out(const at::Tensor& out, const at::Tensor& x, const at::Tensor& order,
                  int64_t top_k);
 

@@ -92,7 +92,9 @@ __global__ void __launch_bounds__(row_block_threads)
   const int lane = threadIdx.x % warp_size;
   const RowPart part = row_part((a.width + size - 1) / size);
   if (part.row >= (Gather ? a.rows : a.tokens)) return;
-  const int64_t token = Gather ? a.slots[part.row] / a.top_k : part.row;
+  const int64_t slot = Gather ? a.slots[part.row] : 0;
+  if (slot < 0) return;
+  const int64_t token = Gather ? slot / a.top_k : part.row;
   const int64_t mine = Gather ? part.row : destination(a, token);
   if (!Gather && !__any_sync(full_warp, mine >= 0)) return;
   const int places = Gather ? 1 : a.top_k;

@@ -6,8 +6,9 @@ namespace farskip {
 
 // Routed experts of one rank on the rows that dispatch brought.
 //   rows     [N, H], by source rank, then local expert: block (r, e) has counts[r][e] rows
-//   counts   int64 [ranks, E] on the rows' device, summing to N (checked on the CPU); E consecutive
-//            local experts
+//   counts   int64 [ranks, E] on the rows' device; E consecutive local experts. They sum to N on a
+//            CPU, where that is checked; on a GPU to N or less, and results behind them are
+//            undefined
 //   gate_up  [local, 2I, H] (gate rows, then up rows), down [local, H, I]: all local experts
 //   first_expert: the local expert of counts' first column (a chunk uses a part of the weights)
 // Result [N, H] in the order of `rows`: (silu(x Wg^T) * (x Wu^T)) Wd^T, each row by its expert.

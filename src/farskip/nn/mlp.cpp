@@ -10,13 +10,14 @@
 
 namespace farskip {
 
-void silu_multiply_out(const at::Tensor& out, const at::Tensor& gate_up) {
+void silu_multiply_out(const at::Tensor& out, const at::Tensor& gate_up,
+                       const at::Tensor& row_count) {
   require_shape(out, {-1, -1}, "silu output");
   const int64_t width = out.size(1);
   require_shape(gate_up, {out.size(0), 2 * width}, "silu input");
   if (out.numel() == 0) return;
   if (has_gpu_kernels(out) && out.is_contiguous() && gate_up.is_contiguous()) {
-    return cuda::silu_multiply_out(out, gate_up);
+    return cuda::silu_multiply_out(out, gate_up, row_count);
   }
   at::Tensor result = out;
   // gate is a strided view, so the operator goes row by row and every row gets the same treatment.

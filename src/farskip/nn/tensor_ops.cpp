@@ -136,7 +136,7 @@ ExpertsOutput experts(const at::Tensor& rows, const at::Tensor& counts, const at
   ExpertsOutput out;
   out.products = by.product(by.by_expert(rows), gate_up.transpose(1, 2));
   const at::Tensor activated = at::empty({rows.size(0), down.size(2)}, rows.options());
-  silu_multiply_out(activated, out.products);
+  silu_multiply_out(activated, out.products, by.row_count());
   out.rows = by.by_source(by.product(activated, down.transpose(1, 2)));
   return out;
 }

@@ -34,7 +34,8 @@ RankPlan make_rank_plan(const at::Tensor& experts, const ExpertHomes& homes, int
 RopeTable rope_table(const RopeFrequencies& frequencies, const at::Tensor& positions);
 
 // counts int64 [ranks, E] on the rows' device; weights of just these E experts. Grouped products of
-// all rows of an expert at once; on a GPU with bfloat16 the host never waits.
+// all rows of an expert at once; on a GPU with bfloat16 the host never waits, and rows behind those
+// that are counted stay undefined.
 ExpertsOutput experts(const at::Tensor& rows, const at::Tensor& counts, const at::Tensor& gate_up,
                       const at::Tensor& down);
 // The first of these products alone, by expert.

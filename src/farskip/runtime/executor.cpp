@@ -36,7 +36,7 @@ class Executor::Impl final : private Launcher {
         lane_(group.device()),
         plans_(plan_ops(graph, kernels)),
         sizes_(graph, placement, group.rank() % placement.ranks()),
-        recordings_(graph, plans_, lane_, options.records && !options.check_finite,
+        recordings_(graph, plans_, sizes_, lane_, options.records && !options.check_finite,
                     options.recording_memory),
         tensors_(graph, lane_, sizes_, recordings_, group.stream(),
                  options.stages ? options.stages->stream() : group.stream()),
@@ -286,6 +286,7 @@ class Executor::Impl final : private Launcher {
   bool record_stretch(std::span<const Step> stretch) {
     for (const Step& step : stretch) times_.keep_events(step.op);
     const OpId last = stretch.back().op;
+    const std::vector<int64_t> rows = make_room(stretch);
     in_recording_ = true;
     const bool recorded = recordings_.record(stretch.front().op, [&] {
       for (const Step& step : stretch) {
@@ -296,8 +297,27 @@ class Executor::Impl final : private Launcher {
       }
     });
     in_recording_ = false;
+    take_rows(stretch, rows);
     for (const Step& step : stretch) recorded ? free_staying(step) : forget_outputs(step);
     return recorded;
+  }
+
+  // What is recorded has room for more rows than this step has. Returns these.
+  std::vector<int64_t> make_room(std::span<const Step> stretch) {
+    std::vector<int64_t> rows, room;
+    for (SymbolId symbol : recordings_.routed_in(stretch.front().op)) {
+      rows.push_back(sizes_.of({.size = 1, .symbol = symbol}));
+      room.push_back(recordings_.capacity_of(symbol));
+    }
+    take_rows(stretch, room);
+    return rows;
+  }
+
+  void take_rows(std::span<const Step> stretch, const std::vector<int64_t>& rows) {
+    const std::span<const SymbolId> routed = recordings_.routed_in(stretch.front().op);
+    if (routed.empty()) return;
+    for (size_t i = 0; i < routed.size(); ++i) sizes_.bind(routed[i], rows[i]);
+    for (const Step& step : stretch) tensors_.refit(plans_[step.op]);
   }
 
   void forget_outputs(const Step& step) {

@@ -55,8 +55,8 @@ using Bind = int64_t (*)(const KernelContext& context, const Symbol& symbol, Inp
 
 // Whether what the op's kernel queues on a device follows from the op, the lengths of the sequences
 // and the addresses and shapes of its tensors alone, and it never waits: it may be queued anew
-// without being called.
-using Recordable = bool (*)(const Op& op);
+// without being called. `made`: the dtype of its first output.
+using Recordable = bool (*)(const Op& op, at::ScalarType made);
 
 struct KernelEntry {
   Kernel kernel = nullptr;
@@ -66,14 +66,22 @@ struct KernelEntry {
   // a larger value, which come in defined like any other kernel's. `deliver` does either.
   bool makes_outputs = false;
   Recordable recordable = nullptr;  // never
+  // Rows whose number routing decides may have more room than rows, in inputs and outputs alike:
+  // the kernel learns on the device which of them are there.
+  bool takes_spare_rows = false;
 };
 
 // A kernel that makes its outputs.
 inline KernelEntry making(Kernel kernel) { return {.kernel = kernel, .makes_outputs = true}; }
 
 inline KernelEntry recordable(
-    KernelEntry entry, Recordable when = [](const Op&) { return true; }) {
+    KernelEntry entry, Recordable when = [](const Op&, at::ScalarType) { return true; }) {
   entry.recordable = when;
+  return entry;
+}
+
+inline KernelEntry taking_spare_rows(KernelEntry entry) {
+  entry.takes_spare_rows = true;
   return entry;
 }
 

@@ -11,14 +11,31 @@ class Planner {
 
   bool can_record(const Op& op) const {
     const OpPlan& plan = plans_[op.id];
-    const bool fits = computes(op.id) && plan.entry->recordable && plan.entry->recordable(op) &&
-                      plan.piece == none && plan.gradients.empty() && plan.sizes_from.empty() &&
-                      !op.host_waits;
+    const bool fits = computes(op.id) && plan.entry->recordable != nullptr && plan.piece == none &&
+                      plan.gradients.empty() && !op.host_waits && !op.outputs.empty() &&
+                      plan.entry->recordable(op, plan.outputs[0].type);
+    const bool spare = plan.entry->takes_spare_rows;
     auto input_stays = [&](ValueId id) {
-      return graph_.value(id).kind == ValueKind::parameter || can_stay(id);
+      return graph_.value(id).kind == ValueKind::parameter ||
+             (can_stay(id, spare) && (arrives(id) || is_made(id)));
     };
+    auto output_stays = [&](ValueId id) { return can_stay(id, spare); };
     return fits && std::ranges::all_of(op.inputs, input_stays) &&
-           std::ranges::all_of(op.outputs, [&](ValueId id) { return can_stay(id); });
+           std::ranges::all_of(op.outputs, output_stays);
+  }
+
+  bool arrives(ValueId id) const {
+    const OpId producer = graph_.value(id).producer;
+    return producer != none && graph_.op(producer).lane == Lane::communication &&
+           graph_.op(producer).kind != OpKind::join &&
+           !is_between_stages(graph_.op(producer).attributes);
+  }
+
+  void add_routed(ValueId id, std::vector<SymbolId>& symbols) const {
+    for (const Dim& dim : graph_.value(id).shape) {
+      if (!routed(dim) || std::ranges::count(symbols, dim.symbol) > 0) continue;
+      symbols.push_back(dim.symbol);
+    }
   }
 
  private:
@@ -26,15 +43,27 @@ class Planner {
     return graph_.op(op).lane == Lane::compute && graph_.op(op).kind != OpKind::join;
   }
 
-  // A whole value of a known size that the compute lane makes, and nobody joins with others.
-  bool can_stay(ValueId id) const {
+  // By the compute lane; with spare rows only by an op that is recorded too.
+  bool is_made(ValueId id) const {
+    const OpId producer = graph_.value(id).producer;
+    return producer != none && computes(producer) &&
+           (std::ranges::none_of(graph_.value(id).shape,
+                                 [&](const Dim& dim) { return routed(dim); }) ||
+            can_record(graph_.op(producer)));
+  }
+
+  bool routed(const Dim& dim) const {
+    return !dim.exact() && is_routed(graph_.symbol(dim.symbol).kind);
+  }
+
+  // A whole value that nobody joins with others. `spare`: with as many rows as routing says.
+  bool can_stay(ValueId id, bool spare) const {
     const Value& value = graph_.value(id);
-    auto routed = [&](const Dim& dim) {
-      return !dim.exact() && is_routed(graph_.symbol(dim.symbol).kind);
-    };
-    return value.kind == ValueKind::activation && value.part_of == none &&
-           computes(value.producer) && std::ranges::none_of(value.shape, routed) &&
-           std::ranges::find(graph_.outputs(), id) == graph_.outputs().end() &&
+    bool fits = value.kind == ValueKind::activation && value.part_of == none;
+    for (size_t i = 0; fits && i < value.shape.size(); ++i) {
+      fits = !routed(value.shape[i]) || (spare && i == 0);
+    }
+    return fits && std::ranges::find(graph_.outputs(), id) == graph_.outputs().end() &&
            std::ranges::none_of(graph_.consumers(id),
                                 [&](OpId op) { return graph_.op(op).kind == OpKind::join; });
   }
@@ -50,6 +79,8 @@ RecordingPlan plan_recordings(const Graph& graph, std::span<const OpPlan> plans,
   const Planner planner(graph, plans);
   RecordingPlan plan{.stretches = {},
                      .stretch_of = std::vector<int>(graph.ops().size(), none),
+                     .routed = {},
+                     .arrivals = {},
                      .stays = std::vector<bool>(graph.values().size(), false),
                      .lent_until = std::vector<int>(graph.values().size(), none),
                      .place_of = std::vector<int>(graph.ops().size(), none)};
@@ -60,6 +91,7 @@ RecordingPlan plan_recordings(const Graph& graph, std::span<const OpPlan> plans,
     for (OpId op : step.wait_for) awaited[op] = true;
     plan.place_of[step.op] = place++;
   }
+  std::vector<ValueId> arriving;
   bool open = false;  // the last stretch can go on
   for (const Step& step : steps) {
     if (step.lane != Lane::compute) continue;
@@ -68,14 +100,23 @@ RecordingPlan plan_recordings(const Graph& graph, std::span<const OpPlan> plans,
       open = false;
       continue;
     }
-    if (!open || !step.wait_for.empty()) plan.stretches.emplace_back();
+    if (!open || !step.wait_for.empty() || !plans[op.id].sizes_from.empty()) {
+      plan.stretches.emplace_back();
+      plan.routed.emplace_back();
+    }
     plan.stretches.back().push_back(step);
     plan.stretch_of[op.id] = static_cast<int>(plan.stretches.size()) - 1;
     open = !awaited[op.id];
     for (const auto& values : {op.inputs, op.outputs}) {
-      for (ValueId id : values) plan.stays[id] = graph.value(id).kind == ValueKind::activation;
+      for (ValueId id : values) {
+        if (graph.value(id).kind != ValueKind::activation) continue;
+        if (!plan.stays[id] && planner.arrives(id)) arriving.push_back(id);
+        plan.stays[id] = true;
+        planner.add_routed(id, plan.routed.back());
+      }
     }
   }
+  plan.arrivals = plan_arrivals(graph, steps, arriving);
   for (const Value& value : graph.values()) {
     if (!plan.stays[value.id]) continue;
     for (OpId op : graph.consumers(value.id)) {

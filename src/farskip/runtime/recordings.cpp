@@ -1,12 +1,14 @@
 #include "farskip/runtime/recordings.h"
 
 #include <ATen/ops/from_blob.h>
+#include <c10/util/accumulate.h>
 
 #include <algorithm>
 #include <exception>
 #include <utility>
 
 #include "farskip/cuda/device.h"
+#include "farskip/runtime/dtypes.h"
 
 namespace farskip {
 namespace {
@@ -22,27 +24,31 @@ at::Tensor without_owning(const at::Tensor& tensor) {
 
 }  // namespace
 
-Recordings::Recordings(const Graph& graph, std::span<const OpPlan> plans, const ComputeLane& lane,
-                       bool wanted, RecordingMemory* shared)
+Recordings::Recordings(const Graph& graph, std::span<const OpPlan> plans, const Sizes& sizes,
+                       const ComputeLane& lane, bool wanted, RecordingMemory* shared)
     : graph_(graph),
       plans_(plans),
+      sizes_(sizes),
       lane_(lane),
       wanted_(wanted && lane.device().is_cuda() && cuda_is_built()),
+      capacity_(graph, sizes),
       memory_(shared != nullptr ? *shared : own_memory_),
       places_(graph.values().size()) {}
 
 void Recordings::begin(const Schedule& schedule, const std::vector<int64_t>& lengths) {
   const bool went_through = std::exchange(completed_, false);
   lent_.clear();
+  slots_.clear();
   if (!wanted_) return;
   const bool same = went_through && state_ != State::off && lengths == lengths_ &&
                     std::ranges::equal(schedule.steps, steps_);
   if (same) {
     if (state_ == State::watched) {
       state_ = has_room() ? State::recording : State::refused;
-    } else if (state_ == State::recording) {
-      state_ = State::recorded;
+    } else if (is_on()) {
+      state_ = capacity_.is_outgrown() ? State::recording : State::recorded;
     }
+    if (state_ == State::recording) place_arrivals();
     return;
   }
   forget();
@@ -51,6 +57,14 @@ void Recordings::begin(const Schedule& schedule, const std::vector<int64_t>& len
   plan_ = plan_recordings(graph_, plans_, steps_);
   graphs_.resize(plan_.stretches.size());
   state_ = State::watched;
+}
+
+void Recordings::complete(int64_t peak_activation_bytes) {
+  completed_ = true;
+  lent_.clear();
+  slots_.clear();
+  peak_activation_bytes_ = peak_activation_bytes;
+  if (wanted_) capacity_.see();
 }
 
 // What is recorded keeps its memory, which may be more than the activations' in lumps of another
@@ -64,20 +78,78 @@ bool Recordings::has_room() {
   return false;
 }
 
+// All that is recorded anew has room for what was seen.
+void Recordings::place_arrivals() {
+  graphs_.clear();
+  graphs_.resize(plan_.stretches.size());
+  std::ranges::fill(places_, at::Tensor());
+  capacity_.grow();
+  std::vector<int64_t> bytes;  // by slot
+  for (const Arrival& arrival : plan_.arrivals) {
+    bytes.resize(std::max(bytes.size(), static_cast<size_t>(arrival.slot) + 1), 1);
+    const int64_t needed = c10::multiply_integers(whole_shape(arrival.value)) *
+                           bytes_of(graph_.value(arrival.value).dtype);
+    bytes[arrival.slot] = std::max(bytes[arrival.slot], needed);
+  }
+  try {
+    const cuda::PrivateMemory::Use use(memory_.on(lane_.device()), lane_.stream());
+    for (int64_t needed : bytes) {
+      slots_.push_back(lane_.allocate({needed}, at::kByte, lane_.stream()));
+    }
+  } catch (const c10::OutOfMemoryError&) {
+    return refuse();
+  }
+  for (const auto& [value, slot] : plan_.arrivals) {
+    const at::ScalarType type = scalar_type_of(graph_.value(value).dtype);
+    places_[value] = at::for_blob(slots_[slot].mutable_data_ptr(), whole_shape(value))
+                         .options(slots_[slot].options().dtype(type))
+                         .target_device(lane_.device())
+                         .make_tensor();
+  }
+}
+
+// With all the room that there is.
+std::vector<int64_t> Recordings::whole_shape(ValueId value) const {
+  std::vector<int64_t> shape;
+  for (const Dim& dim : graph_.value(value).shape) {
+    shape.push_back(is_routed(dim) ? dim.size * capacity_.of(dim.symbol) : sizes_.of(dim));
+  }
+  return shape;
+}
+
+bool Recordings::is_routed(const Dim& dim) const {
+  return !dim.exact() && farskip::is_routed(graph_.symbol(dim.symbol).kind);
+}
+
+at::Tensor Recordings::place(ValueId value) const {
+  const at::Tensor& place = places_[value];
+  const std::vector<Dim>& shape = graph_.value(value).shape;
+  if (!place.defined() || shape.empty() || !is_routed(shape[0])) return place;
+  if (!capacity_.fits({&shape[0].symbol, 1})) return {};
+  return place.narrow(0, 0, sizes_.of(shape[0]));
+}
+
 void Recordings::forget() {
   graphs_.clear();
+  capacity_.forget();
   std::ranges::fill(places_, at::Tensor());
   own_memory_.give_back();
 }
 
-std::span<const Step> Recordings::stretch_from(OpId op) const {
+std::span<const Step> Recordings::stretch_with(OpId op) const {
   if (!is_on() || plan_.stretch_of[op] == none) return {};
-  const std::vector<Step>& stretch = plan_.stretches[plan_.stretch_of[op]];
-  return stretch[0].op == op ? stretch : std::span<const Step>();
+  const int stretch = plan_.stretch_of[op];
+  return capacity_.fits(plan_.routed[stretch]) ? plan_.stretches[stretch] : std::span<const Step>();
+}
+
+std::span<const Step> Recordings::stretch_from(OpId op) const {
+  const std::span<const Step> stretch = stretch_with(op);
+  return !stretch.empty() && stretch[0].op == op ? stretch : std::span<const Step>();
 }
 
 bool Recordings::launched_with_another(OpId op) const {
-  return is_on() && plan_.stretch_of[op] != none && stretch_from(op).empty();
+  const std::span<const Step> stretch = stretch_with(op);
+  return !stretch.empty() && stretch[0].op != op;
 }
 
 std::unique_ptr<cuda::PrivateMemory::Use> Recordings::memory_for(const OpPlan& plan) const {

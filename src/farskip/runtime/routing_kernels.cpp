@@ -132,13 +132,17 @@ at::Tensor counts_of_chunk(const KernelContext& context, const at::Tensor& count
 
 void add_routing_kernels(KernelTable& table) {
   // What is replayed comes from the host.
-  const auto chooses = [](const Op& op) { return op.attributes.routing != RoutingMode::replay; };
+  const auto chooses = [](const Op& op, at::ScalarType) {
+    return op.attributes.routing != RoutingMode::replay;
+  };
+  // Grouped products of other dtypes wait for the counts.
+  const auto grouped = [](const Op&, at::ScalarType made) { return made == at::kBFloat16; };
   table.add(OpKind::router, recordable(making(run_router), chooses));
   table.add(OpKind::expert_loads, recordable({.kernel = run_expert_loads}));
   table.add(OpKind::plan, recordable(making(run_plan)));
   table.add(OpKind::permute, recordable({.kernel = run_permute}));
-  table.add(OpKind::unpermute, recordable({.kernel = run_unpermute}));
-  table.add(OpKind::experts, recordable(making(run_experts)));
+  table.add(OpKind::unpermute, taking_spare_rows(recordable({.kernel = run_unpermute})));
+  table.add(OpKind::experts, taking_spare_rows(recordable(making(run_experts), grouped)));
 }
 
 }  // namespace farskip

@@ -60,8 +60,8 @@ bool StepTensors::prepare(const OpPlan& plan, std::vector<at::Tensor>& out) {
       out.push_back(part(output, shapes_[i][0], stream_of(plan)));
       continue;
     }
-    if (const at::Tensor& place = recordings_.place(output.value); place.defined()) {
-      out.push_back(place);
+    if (at::Tensor place = recordings_.place(output.value); place.defined()) {
+      out.push_back(std::move(place));
       continue;
     }
     const bool kernel_makes_it =
@@ -115,6 +115,18 @@ void StepTensors::check_made(const OpPlan& plan, const std::vector<at::Tensor>& 
                                                       c10::toString(out[i].scalar_type())
                                                 : "none"});
   }
+}
+
+void StepTensors::refit(const OpPlan& plan) {
+  Shape shape;
+  const auto refit = [&](ValueId id) {
+    at::Tensor& tensor = tensors_[id];
+    if (!tensor.defined() || graph_.value(id).kind != ValueKind::activation) return;
+    set_shape(graph_.value(id).shape, shape);
+    tensor = tensor.as_strided(shape, tensor.strides());
+  };
+  for (const InputPlan& input : plan.inputs) refit(input.value);
+  for (const OutputPlan& output : plan.outputs) refit(output.value);
 }
 
 void StepTensors::keep(const OpPlan& plan, const std::vector<at::Tensor>& out) {

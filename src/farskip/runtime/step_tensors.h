@@ -39,6 +39,8 @@ class StepTensors {
   // Throws GraphError if a kernel made an output of another shape or dtype than the graph says;
   // `out` as prepare left it, filled in.
   void check_made(const OpPlan& plan, const std::vector<at::Tensor>& out) const;
+  // What the op reads and writes, of the rows that sizes say by now: its memory has room for them.
+  void refit(const OpPlan& plan);
   // Takes an op's outputs.
   void keep(const OpPlan& plan, const std::vector<at::Tensor>& out);
   void free(ValueId id);
