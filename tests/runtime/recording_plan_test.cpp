@@ -87,6 +87,28 @@ TEST(RecordingPlan, LeavesOutRowsThatAreMadeWithoutRoomForMore) {
   EXPECT_FALSE(planned.recorded_kinds().contains(OpKind::experts));
 }
 
+// It would take its room from one pass to the other.
+TEST(RecordingPlan, LeavesOutWhatTheBackwardPassReads) {
+  const Fixture fixture("deepseek_v3");
+  for (const RecomputeKind recompute : {RecomputeKind::none, RecomputeKind::all_and_dispatch}) {
+    const Planned planned(fixture, 2,
+                          {.schedule = "overlapped",
+                           .dtype = at::kBFloat16,
+                           .goal = StepGoal::gradients,
+                           .recompute = recompute});
+    const Graph& graph = planned.step.graph;
+    for (const Arrival& arrival : planned.recordings.arrivals) {
+      const bool forward = !is_backward(graph.op(graph.value(arrival.value).producer).kind);
+      for (OpId reader : graph.consumers(arrival.value)) {
+        EXPECT_FALSE(forward && is_backward(graph.op(reader).kind));
+      }
+    }
+    if (recompute == RecomputeKind::none) {
+      EXPECT_FALSE(planned.recorded_kinds().contains(OpKind::experts));
+    }
+  }
+}
+
 // A stretch says whose rows routing decides, and what arrives for it has a place.
 TEST(RecordingPlan, KnowsWhatRoutingDecidesAndWhatArrives) {
   const Fixture fixture("deepseek_v3");

@@ -138,6 +138,10 @@ enum class OpKind {
   send,     // a value that another stage reads ->
   receive,  // -> it
 };
+// Of the backward pass: it carries gradients, or makes once more what they need.
+inline bool is_backward(OpKind kind) {
+  return OpKind::loss_gradient <= kind && kind <= OpKind::experts_products;
+}
 inline constexpr int op_kind_count = static_cast<int>(OpKind::receive) + 1;
 const char* to_string(OpKind kind);
 bool is_communication(OpKind kind);

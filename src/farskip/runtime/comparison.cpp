@@ -214,13 +214,16 @@ class Comparer {
         check_bits(key_of(variants_[i]), variants_[i].schedule, results[r][i]);
         if (r >= static_cast<size_t>(warm_up)) counted.push_back(&results[r][i]);
       }
-      std::vector<double> seconds, host;
+      std::vector<double> seconds, host, layers_host;
       for (const auto& round : gather_figures(session_, counted)) {
         seconds.push_back(step_seconds(round));
-        host.push_back(std::ranges::max(round, {}, &RankFigures::host_seconds).host_seconds);
+        const RankFigures slowest = std::ranges::max(round, {}, &RankFigures::host_seconds);
+        host.push_back(slowest.host_seconds);
+        layers_host.push_back(slowest.layers_host_seconds);
       }
       comparison_.rows[i].untimed_step = sample_of(seconds);
       comparison_.rows[i].host = sample_of(host);
+      comparison_.rows[i].layers_host = sample_of(layers_host);
     }
   }
 

@@ -48,8 +48,8 @@ struct ComparisonRow {
   int64_t peak_activation_bytes = 0;  // of the fullest rank
   double predicted_peak_bytes = 0;    // by the schedule, at expected sizes (schedule/memory.h)
   // On a device, of rounds of their own without timelines, which cost the host two events an op: a
-  // step, and how long the slowest rank's host takes to launch one.
-  Sample untimed_step, host;
+  // step, and how long the slowest rank's host takes to launch one, and of it the layers' ops.
+  Sample untimed_step, host, layers_host;
   std::vector<Timeline> timelines;  // of the median round, of the ranks held here
   Timeline simulated;
 };

@@ -79,6 +79,7 @@ class Executor::Impl final : private Launcher {
     if (end.valid()) {
       result.timeline.step_seconds = times_.device_seconds(end);
       result.host_seconds = launching;
+      result.layers_host_seconds = launching - outside_layers_;
       result.host_waits = host_waits_;
     }
     return result;
@@ -104,7 +105,7 @@ class Executor::Impl final : private Launcher {
     std::fill(sizes_known_.begin(), sizes_known_.end(), false);
     std::fill(host_.begin(), host_.end(), at::Tensor());
     std::fill(copied_.begin(), copied_.end(), std::nullopt);
-    waited_ = 0;
+    waited_ = outside_layers_ = 0;
     host_waits_ = 0;
   }
 
@@ -131,6 +132,13 @@ class Executor::Impl final : private Launcher {
   }
 
   void launch(const Step& step) override {
+    if (plans_[step.op].op->attributes.layer > 0) return launch_op(step);
+    const double begin = times_.host_seconds() - waited_;
+    launch_op(step);
+    outside_layers_ += times_.host_seconds() - waited_ - begin;
+  }
+
+  void launch_op(const Step& step) {
     if (recordings_.launched_with_another(step.op)) return;
     const OpPlan& plan = plans_[step.op];
     for (OpId binder : plan.sizes_from) learn_sizes(binder);
@@ -468,6 +476,7 @@ class Executor::Impl final : private Launcher {
   bool in_recording_ = false;                   // ops are recorded instead of run
   bool adds_gradients_ = false;                 // of the batch at hand
   double waited_ = 0;                           // seconds of the host for the device, in this step
+  double outside_layers_ = 0;  // and of its launching of ops that belong to no layer
   int host_waits_ = 0;
   Random random_;
 };

@@ -36,9 +36,10 @@ struct StepResult {
   Timeline timeline;                // without joins
   Traffic traffic;                  // of this step
   int64_t peak_activation_bytes = 0;
-  // On a device: what the host spent on launching the step, and how often it then waited for the
-  // device, for sizes and at the end (which is not in the seconds).
-  double host_seconds = 0;
+  // On a device: what the host spent on launching the step, and of it the ops of its layers, and
+  // how often it then waited for the device, for sizes and at the end (which is not in the
+  // seconds).
+  double host_seconds = 0, layers_host_seconds = 0;
   int host_waits = 0;
 };
 

@@ -11,7 +11,7 @@ template <typename Figures, typename Visit>
 void visit(Figures& figures, const Visit& each) {
   auto& m = figures.metrics;
   each(figures.step_seconds), each(figures.bytes_sent), each(figures.peak_activation_bytes);
-  each(figures.host_seconds);
+  each(figures.host_seconds), each(figures.layers_host_seconds);
   each(m.step), each(m.compute), each(m.communication), each(m.overlapped), each(m.exposed);
   each(m.idle_compute), each(m.skew), each(m.interior_communication), each(m.interior_exposed);
   each(m.backward_communication), each(m.backward_exposed);
@@ -23,7 +23,8 @@ void append(std::vector<double>& numbers, const StepResult& result) {
       .metrics = measure_overlap(result.timeline),
       .bytes_sent = static_cast<double>(result.traffic.bytes_sent),
       .peak_activation_bytes = static_cast<double>(result.peak_activation_bytes),
-      .host_seconds = result.host_seconds};
+      .host_seconds = result.host_seconds,
+      .layers_host_seconds = result.layers_host_seconds};
   visit(figures, [&](const double& value) { numbers.push_back(value); });
 }
 

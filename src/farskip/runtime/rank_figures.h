@@ -15,7 +15,7 @@ struct RankFigures {
   OverlapMetrics metrics;
   double bytes_sent = 0;  // to other ranks
   double peak_activation_bytes = 0;
-  double host_seconds = 0;  // as StepResult
+  double host_seconds = 0, layers_host_seconds = 0;  // as StepResult
 };
 
 // Figures of every rank, of this process or another, for each result; the same on every process.

@@ -28,7 +28,7 @@ class Planner {
     const OpId producer = graph_.value(id).producer;
     return producer != none && graph_.op(producer).lane == Lane::communication &&
            graph_.op(producer).kind != OpKind::join &&
-           !is_between_stages(graph_.op(producer).attributes);
+           !is_between_stages(graph_.op(producer).attributes) && !is_kept_for_backward(id);
   }
 
   void add_routed(ValueId id, std::vector<SymbolId>& symbols) const {
@@ -41,6 +41,13 @@ class Planner {
  private:
   bool computes(OpId op) const {
     return graph_.op(op).lane == Lane::compute && graph_.op(op).kind != OpKind::join;
+  }
+
+  // What waits so long would hold its place, and the spare room, all the while.
+  bool is_kept_for_backward(ValueId id) const {
+    return !is_backward(graph_.op(graph_.value(id).producer).kind) &&
+           std::ranges::any_of(graph_.consumers(id),
+                               [&](OpId op) { return is_backward(graph_.op(op).kind); });
   }
 
   // By the compute lane; with spare rows only by an op that is recorded too.
@@ -61,7 +68,7 @@ class Planner {
     const Value& value = graph_.value(id);
     bool fits = value.kind == ValueKind::activation && value.part_of == none;
     for (size_t i = 0; fits && i < value.shape.size(); ++i) {
-      fits = !routed(value.shape[i]) || (spare && i == 0);
+      fits = !routed(value.shape[i]) || (spare && i == 0 && !is_kept_for_backward(id));
     }
     return fits && std::ranges::find(graph_.outputs(), id) == graph_.outputs().end() &&
            std::ranges::none_of(graph_.consumers(id),
