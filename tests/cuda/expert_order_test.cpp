@@ -1,14 +1,17 @@
 #include "farskip/cuda/expert_order.h"
 
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
+#include <utility>
 #include <vector>
 
 #include "farskip/base/random.h"
+#include "farskip/cuda/permutation.h"
 #include "gpu_test.h"
 
 namespace farskip::cuda {
@@ -73,6 +76,27 @@ TEST_F(ExpertOrders, AreThoseOfTheCpu) {
     EXPECT_TRUE(at::equal(found.order.cpu(), at::tensor(expected.order, at::kLong)));
     EXPECT_TRUE(at::equal(found.inverse.cpu(), at::tensor(expected.inverse, at::kLong)));
   }
+}
+
+// Behind the last row nothing comes, and nothing is gathered.
+TEST_F(ExpertOrders, LeaveRoomBehindTheLastRow) {
+  const std::vector<std::vector<int64_t>> counts = {{3, 0, 5}, {0, 4, 2}};
+  const Expected expected = expected_of(counts);
+  const int64_t rows = 14, room = 5000;
+  const ExpertOrder found = order_by_expert(tensor_of(counts).to(at::kCUDA), room);
+  EXPECT_TRUE(at::equal(found.ends.cpu(), at::tensor(expected.ends, at::kInt)));
+  for (const auto& [tensor, there] :
+       {std::pair(found.order, expected.order), std::pair(found.inverse, expected.inverse)}) {
+    ASSERT_EQ(tensor.size(0), room);
+    EXPECT_TRUE(at::equal(tensor.narrow(0, 0, rows).cpu(), at::tensor(there, at::kLong)));
+    EXPECT_TRUE(tensor.narrow(0, rows, room - rows).eq(-1).all().item<bool>());
+  }
+  const at::Tensor x = at::arange(room * 8, at::TensorOptions(at::kCUDA).dtype(at::kFloat));
+  const at::Tensor out = at::zeros({room, 8}, x.options());
+  permute_out(out, x.view({room, 8}), found.order, 1);
+  const at::Tensor wanted = x.view({room, 8}).index_select(0, found.order.narrow(0, 0, rows));
+  EXPECT_TRUE(at::equal(out.narrow(0, 0, rows), wanted));
+  EXPECT_EQ(out.narrow(0, rows, room - rows).abs().sum().item<float>(), 0);
 }
 
 TEST_F(ExpertOrders, TakeNoRows) {

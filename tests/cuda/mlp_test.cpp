@@ -2,10 +2,13 @@
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/equal.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros_like.h>
+
+#include <algorithm>
 
 #include "farskip/base/error.h"
 #include "farskip/nn/mlp.h"
@@ -55,6 +58,23 @@ TEST_F(CudaMlp, RowsAreIndependent) {
     cuda::silu_multiply_out(one, gate_up.narrow(0, row, 1));
     EXPECT_TRUE(at::equal(one, whole.narrow(0, row, 1)));
   }
+}
+
+// As many as a number on the device says.
+TEST_F(CudaMlp, LeavesRowsAloneThatAreNotThere) {
+  const at::Tensor gate_up = on_gpu(random({77, 88}, 1, at::kBFloat16));
+  const at::Tensor whole = poisoned({77, 44}, at::kBFloat16);
+  cuda::silu_multiply_out(whole, gate_up);
+  for (const int rows : {0, 1, 40, 77, 1000}) {
+    const at::Tensor out = at::ones({77, 44}, whole.options());
+    cuda::silu_multiply_out(out, gate_up, on_gpu(at::ones({1}, at::kInt) * rows));
+    const int64_t there = std::min(rows, 77);
+    EXPECT_TRUE(at::equal(out.narrow(0, 0, there), whole.narrow(0, 0, there))) << rows;
+    const at::Tensor behind = out.narrow(0, there, 77 - there);
+    EXPECT_TRUE(at::equal(behind, at::ones_like(behind))) << rows;
+  }
+  EXPECT_THROW(cuda::silu_multiply_out(whole, gate_up, on_gpu(at::ones({2}, at::kInt))), Error);
+  EXPECT_THROW(cuda::silu_multiply_out(whole, gate_up, on_gpu(at::ones({1}, at::kLong))), Error);
 }
 
 TEST_F(CudaMlp, GradientMatchesTheCpu) {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "farskip/runtime/row_capacity.h"
+
 namespace farskip {
 namespace {
 
@@ -33,7 +35,7 @@ class Planner {
 
   void add_routed(ValueId id, std::vector<SymbolId>& symbols) const {
     for (const Dim& dim : graph_.value(id).shape) {
-      if (!routed(dim) || std::ranges::count(symbols, dim.symbol) > 0) continue;
+      if (!is_routed(graph_, dim) || std::ranges::count(symbols, dim.symbol) > 0) continue;
       symbols.push_back(dim.symbol);
     }
   }
@@ -55,12 +57,8 @@ class Planner {
     const OpId producer = graph_.value(id).producer;
     return producer != none && computes(producer) &&
            (std::ranges::none_of(graph_.value(id).shape,
-                                 [&](const Dim& dim) { return routed(dim); }) ||
+                                 [&](const Dim& dim) { return is_routed(graph_, dim); }) ||
             can_record(graph_.op(producer)));
-  }
-
-  bool routed(const Dim& dim) const {
-    return !dim.exact() && is_routed(graph_.symbol(dim.symbol).kind);
   }
 
   // A whole value that nobody joins with others. `spare`: with as many rows as routing says.
@@ -68,7 +66,7 @@ class Planner {
     const Value& value = graph_.value(id);
     bool fits = value.kind == ValueKind::activation && value.part_of == none;
     for (size_t i = 0; fits && i < value.shape.size(); ++i) {
-      fits = !routed(value.shape[i]) || (spare && i == 0 && !is_kept_for_backward(id));
+      fits = !is_routed(graph_, value.shape[i]) || (spare && i == 0 && !is_kept_for_backward(id));
     }
     return fits && std::ranges::find(graph_.outputs(), id) == graph_.outputs().end() &&
            std::ranges::none_of(graph_.consumers(id),

@@ -48,7 +48,7 @@ void Recordings::begin(const Schedule& schedule, const std::vector<int64_t>& len
     } else if (is_on()) {
       state_ = capacity_.is_outgrown() ? State::recording : State::recorded;
     }
-    if (state_ == State::recording) place_arrivals();
+    if (state_ == State::recording) start_recording();
     return;
   }
   forget();
@@ -78,12 +78,16 @@ bool Recordings::has_room() {
   return false;
 }
 
-// All that is recorded anew has room for what was seen.
-void Recordings::place_arrivals() {
+// What is recorded anew has room for what was seen.
+void Recordings::start_recording() {
   graphs_.clear();
   graphs_.resize(plan_.stretches.size());
   std::ranges::fill(places_, at::Tensor());
   capacity_.grow();
+  place_arrivals();
+}
+
+void Recordings::place_arrivals() {
   std::vector<int64_t> bytes;  // by slot
   for (const Arrival& arrival : plan_.arrivals) {
     bytes.resize(std::max(bytes.size(), static_cast<size_t>(arrival.slot) + 1), 1);
@@ -112,19 +116,15 @@ void Recordings::place_arrivals() {
 std::vector<int64_t> Recordings::whole_shape(ValueId value) const {
   std::vector<int64_t> shape;
   for (const Dim& dim : graph_.value(value).shape) {
-    shape.push_back(is_routed(dim) ? dim.size * capacity_.of(dim.symbol) : sizes_.of(dim));
+    shape.push_back(is_routed(graph_, dim) ? dim.size * capacity_.of(dim.symbol) : sizes_.of(dim));
   }
   return shape;
-}
-
-bool Recordings::is_routed(const Dim& dim) const {
-  return !dim.exact() && farskip::is_routed(graph_.symbol(dim.symbol).kind);
 }
 
 at::Tensor Recordings::place(ValueId value) const {
   const at::Tensor& place = places_[value];
   const std::vector<Dim>& shape = graph_.value(value).shape;
-  if (!place.defined() || shape.empty() || !is_routed(shape[0])) return place;
+  if (!place.defined() || shape.empty() || !is_routed(graph_, shape[0])) return place;
   if (!capacity_.fits({&shape[0].symbol, 1})) return {};
   return place.narrow(0, 0, sizes_.of(shape[0]));
 }

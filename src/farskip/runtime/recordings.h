@@ -98,9 +98,9 @@ class Recordings {
   enum class State { off, watched, recording, recorded, refused };
   void forget();
   bool has_room();
+  void start_recording();
   void place_arrivals();
   std::vector<int64_t> whole_shape(ValueId value) const;
-  bool is_routed(const Dim& dim) const;
   std::span<const Step> stretch_with(OpId op) const;
   bool stays(ValueId value) const { return is_on() && plan_.stays[value]; }
 

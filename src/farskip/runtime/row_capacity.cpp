@@ -15,13 +15,14 @@ int64_t with_room(int64_t rows) {
 
 }  // namespace
 
+bool is_routed(const Graph& graph, const Dim& dim) {
+  return !dim.exact() && is_routed(graph.symbol(dim.symbol).kind);
+}
+
 RowCapacity::RowCapacity(const Graph& graph, const Sizes& sizes)
-    : graph_(graph),
-      sizes_(sizes),
-      seen_(graph.symbols().size(), 0),
-      capacity_(graph.symbols().size(), 0) {
+    : sizes_(sizes), seen_(graph.symbols().size(), 0), capacity_(graph.symbols().size(), 0) {
   for (size_t i = 0; i < graph.symbols().size(); ++i) {
-    if (is_routed(graph_.symbols()[i].kind)) routed_.push_back(static_cast<SymbolId>(i));
+    if (is_routed(graph.symbols()[i].kind)) routed_.push_back(static_cast<SymbolId>(i));
   }
 }
 

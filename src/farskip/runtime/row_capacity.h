@@ -7,11 +7,14 @@
 
 namespace farskip {
 
+// Whether routing decides the size, anew in every step.
+bool is_routed(const Graph& graph, const Dim& dim);
+
 // Room for rows whose number routing decides anew in every step: for an eighth more than any step
 // that was seen had, so that most steps to come fit. One thread.
 class RowCapacity {
  public:
-  // Both must outlive it.
+  // `sizes`, of that graph, must outlive it.
   RowCapacity(const Graph& graph, const Sizes& sizes);
 
   // A step went through with the sizes that are bound now.
@@ -28,7 +31,6 @@ class RowCapacity {
   bool fits(std::span<const SymbolId> symbols) const;
 
  private:
-  const Graph& graph_;
   const Sizes& sizes_;
   std::vector<SymbolId> routed_;
   std::vector<int64_t> seen_, capacity_;  // by symbol
