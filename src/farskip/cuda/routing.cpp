@@ -7,7 +7,6 @@
 #include "farskip/base/error.h"
 #include "farskip/cuda/check.h"
 #include "farskip/cuda/permutation_kernels.h"
-#include "farskip/cuda/router_logits_kernels.h"
 #include "farskip/cuda/routing_kernels.h"
 
 namespace farskip::cuda {
@@ -95,29 +94,11 @@ Plan plan_arguments(const PlanOut& out, const at::Tensor& experts, const at::Ten
 at::Tensor router_logits(const at::Tensor& x, const at::Tensor& weight, bool fp32) {
   require_on_gpu(x, {-1, -1}, "router input");
   require_on_gpu(weight, {-1, x.size(1)}, x.scalar_type(), "router weight");
-  const Element element = element_of(x, "router input");
+  const bool widens = element_of(x, "router input") == Element::bf16 && fp32;
   if (x.size(0) == 0) {
     return at::empty({0, weight.size(0)}, x.options().dtype(fp32 ? at::kFloat : x.scalar_type()));
   }
-  if (element != Element::bf16 || !fp32) return at::mm(x, weight.t());
-  const bool fits = x.size(1) % logits_width_step == 0 && x.stride(1) == 1 &&
-                    x.stride(0) % 8 == 0 && weight.is_contiguous() &&
-                    is_aligned(x.const_data_ptr()) && is_aligned(weight.const_data_ptr());
-  if (!fits) return at::mm(x, weight.t(), at::kFloat);
-  at::Tensor logits = at::empty({x.size(0), weight.size(0)}, x.options().dtype(at::kFloat));
-  const auto data = [](const at::Tensor& tensor) {
-    return static_cast<const __nv_bfloat16*>(tensor.const_data_ptr());
-  };
-  const c10::cuda::CUDAGuard guard(x.device());
-  launch_router_logits({.x = data(x),
-                        .weight = data(weight),
-                        .out = logits.mutable_data_ptr<float>(),
-                        .x_stride = x.stride(0),
-                        .tokens = x.size(0),
-                        .experts = static_cast<int>(weight.size(0)),
-                        .width = static_cast<int>(x.size(1))},
-                       stream_of(x));
-  return logits;
+  return widens ? at::mm(x, weight.t(), at::kFloat) : at::mm(x, weight.t());
 }
 
 void choose_experts_out(const RoutingOut& out, const RouterRule& rule, const at::Tensor& logits,

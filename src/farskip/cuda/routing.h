@@ -22,9 +22,8 @@ struct PlanOut {
 };
 
 // x weight^T: x [T, H], weight [experts, H] of one dtype, fp32 or bf16. With `fp32` the result is
-// fp32: bf16 factors are multiplied exactly and summed in fp32, by a kernel whose rows do not know
-// of each other where H is a multiple of 64 and rows are aligned. Otherwise it has x's dtype and is
-// the library's product, where a row's bits may depend on how many rows there are.
+// fp32: bf16 factors are multiplied exactly and summed in fp32. Otherwise it has x's dtype. The
+// library's product, where a row's bits may depend on how many rows there are.
 at::Tensor router_logits(const at::Tensor& x, const at::Tensor& weight, bool fp32);
 
 // Chooses and weighs experts by logits [T, experts], fp32 or bf16 (as the model's dtype left them);
