@@ -81,10 +81,11 @@ void Event::synchronize() const {
 }
 
 bool Event::await(const std::function<bool()>& give_up) const {
-  // Mostly a matter of microseconds; what takes longer may cost a little more.
+  // Mostly a matter of milliseconds. A thread that sleeps finds its caches cold afterwards, and
+  // what it launches next takes four times as long: only what takes much longer may cost that.
   for (int asked = 1; !done(); ++asked) {
     if (asked % 64 == 0 && give_up()) return false;
-    if (asked > 20000) std::this_thread::sleep_for(std::chrono::microseconds(20));
+    if (asked > 200000) std::this_thread::sleep_for(std::chrono::microseconds(20));
   }
   return true;
 }

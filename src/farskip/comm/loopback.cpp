@@ -24,6 +24,7 @@ namespace {
 constexpr int64_t paced_parts = 8, pcie_parts = 32;
 constexpr int64_t least_part_bytes = 4 << 20;
 constexpr int64_t few_bytes = 64 << 10;
+constexpr size_t unsettled_works = 64;
 
 c10::Stream take_stream(at::Device device) {
   if (device.is_cpu()) return c10::Stream(c10::Stream::DEFAULT, device);
@@ -157,8 +158,10 @@ Work LoopbackGroup::post(Collective collective) {
   return Work(std::move(work));
 }
 
-// A work lets its tensors go once somebody sees that it is done.
+// A work lets its tensors go once somebody sees that it is done: who posted it, or the group, which
+// does not look each time.
 void LoopbackGroup::settle() {
+  if (!device().is_cpu() && works_.size() < unsettled_works) return;
   while (!works_.empty() && works_.front()->done()) works_.pop_front();
 }
 
