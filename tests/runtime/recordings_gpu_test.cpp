@@ -1,5 +1,6 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
+#include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAGraphsC10Utils.h>
 #include <gtest/gtest.h>
 
@@ -9,8 +10,8 @@
 
 #include "../gpu.h"
 #include "farskip/comm/local.h"
-#include "farskip/runtime/recordings.h"
 #include "farskip/runtime/session.h"
+#include "farskip/runtime/shared_lane.h"
 #include "stand_in.h"
 
 // Steps that are launched as recorded compute what others do.
@@ -205,7 +206,7 @@ TEST_F(Recorded, StepsOfSeveralExecutorsShareMemory) {
   const TokenBatch tokens = fixture.prefixes({48, 17, 48, 5});
   StandIn rank(fixture, at::kBFloat16);
   const Batch batch = batch_of(tokens, {0, 2});
-  RecordingMemory memory;
+  SharedLane shared(at::Device(at::kCUDA, 0));
   std::vector<PlannedStep> steps;
   for (const int parts : {1, 2}) {
     steps.push_back(rank.plan(tokens, {.schedule = "overlapped",
@@ -219,7 +220,7 @@ TEST_F(Recorded, StepsOfSeveralExecutorsShareMemory) {
   for (const PlannedStep& step : steps) {
     expected.push_back(
         logits_of(rank.executor(step, {.records = false})->run(step.schedule, batch)));
-    executors.push_back(rank.executor(step, {.recording_memory = &memory}));
+    executors.push_back(rank.executor(step, {.shared = &shared}));
   }
   for (int round = 0; round < 5; ++round) {
     for (size_t i = 0; i < steps.size(); ++i) {
@@ -227,6 +228,31 @@ TEST_F(Recorded, StepsOfSeveralExecutorsShareMemory) {
           << i << " in round " << round;
     }
   }
+}
+
+// libtorch gives memory that one stream is through with to no other stream.
+TEST_F(Recorded, ExecutorsThatShareALaneTakeNoMoreMemoryThanOne) {
+  const Fixture fixture("deepseek_v3");
+  const TokenBatch tokens = fixture.prefixes({48, 48, 48, 48});
+  StandIn rank(fixture, at::kBFloat16);
+  const PlannedStep step = rank.plan(
+      tokens, {.schedule = "overlapped", .routing = RoutingMode::balanced, .dtype = at::kBFloat16});
+  const Batch batch = batch_of(tokens, {0, 1});
+  const auto reserved = [] {
+    return c10::cuda::CUDACachingAllocator::getDeviceStats(0).reserved_bytes[0].current;
+  };
+  c10::cuda::CUDACachingAllocator::emptyCache();
+  const int64_t before = reserved();
+  SharedLane shared(at::Device(at::kCUDA, 0));
+  std::vector<std::unique_ptr<Executor>> executors;
+  int64_t of_one = 0;
+  for (int i = 0; i < 6; ++i) {
+    executors.push_back(rank.executor(step, {.shared = &shared}));
+    for (int run = 0; run < 3; ++run) executors.back()->run(step.schedule, batch);
+    if (i == 0) of_one = reserved() - before;
+  }
+  EXPECT_GT(of_one, 0);
+  EXPECT_LT(reserved() - before, 2 * of_one);
 }
 
 TEST_F(Recorded, OpsHaveTheirTimes) {

@@ -12,10 +12,9 @@
 #include "farskip/base/random.h"
 #include "farskip/nn/tensor_ops.h"
 #include "farskip/runtime/bind_weights.h"
-#include "farskip/runtime/compute_lane.h"
 #include "farskip/runtime/executor_checks.h"
 #include "farskip/runtime/op_plan.h"
-#include "farskip/runtime/recordings.h"
+#include "farskip/runtime/shared_lane.h"
 #include "farskip/runtime/sizes.h"
 #include "farskip/runtime/step_tensors.h"
 #include "farskip/runtime/step_times.h"
@@ -33,11 +32,12 @@ class Executor::Impl final : private Launcher {
         graph_(graph),
         group_(group),
         options_(options),
-        lane_(group.device()),
+        own_lane_(options.shared ? nullptr : std::make_unique<ComputeLane>(group.device())),
+        lane_(options.shared ? options.shared->lane : *own_lane_),
         plans_(plan_ops(graph, kernels)),
         sizes_(graph, placement, group.rank() % placement.ranks()),
         recordings_(graph, plans_, sizes_, lane_, options.records && !options.check_finite,
-                    options.recording_memory),
+                    options.shared ? &options.shared->recorded : nullptr),
         tensors_(graph, lane_, sizes_, recordings_, group.stream(),
                  options.stages ? options.stages->stream() : group.stream()),
         times_(lane_, graph.ops().size(), options.timeline),
@@ -93,6 +93,7 @@ class Executor::Impl final : private Launcher {
     }
     sizes_.start(batch.lengths);
     adds_gradients_ = batch.adds_gradients;
+    never_waits_ = batch.never_waits && lane_.queues();
     tensors_.begin();
     recordings_.begin(schedule, batch.lengths);
     if (!recordings_.is_on()) times_.forget_events();
@@ -147,12 +148,7 @@ class Executor::Impl final : private Launcher {
       communicate(plan, ready_behind(step));
     } else {
       for (OpId awaited : step.wait_for) {
-        for (const Work& work : {behind_[awaited], works_[awaited]}) {
-          if (work.valid()) work.wait(lane_.stream());
-        }
-        // Between stages, what one stream reads may be memory of another.
-        const bool ordered = lane_.queues() && options_.stages == nullptr;
-        if (ordered && works_[awaited].valid()) works_[awaited].let_tensors_go();
+        if (!never_waits_ || !brings_numbers(plans_[awaited])) wait_for(awaited);
         recordings_.passed(awaited);
       }
       const std::span<const Step> stretch = recordings_.stretch_from(step.op);
@@ -166,6 +162,21 @@ class Executor::Impl final : private Launcher {
     in_.clear();
     host_in_.clear();
     out_.clear();
+  }
+
+  // Any numbers will do where these are late: no sizes, and no places of rows, which packets carry.
+  static bool brings_numbers(const OpPlan& plan) {
+    return plan.binds.empty() && plan.op->attributes.dispatch == DispatchForm::per_expert;
+  }
+
+  // The compute lane does.
+  void wait_for(OpId op) {
+    for (const Work& work : {behind_[op], works_[op]}) {
+      if (work.valid()) work.wait(lane_.stream());
+    }
+    // Between stages, what one stream reads may be memory of another.
+    const bool ordered = lane_.queues() && options_.stages == nullptr;
+    if (ordered && works_[op].valid()) works_[op].let_tensors_go();
   }
 
   void free(ValueId value) override { tensors_.free(value); }
@@ -457,7 +468,8 @@ class Executor::Impl final : private Launcher {
   const Graph& graph_;
   Group& group_;
   const ExecutorOptions options_;
-  const ComputeLane lane_;
+  const std::unique_ptr<const ComputeLane> own_lane_;
+  const ComputeLane& lane_;
   const std::vector<OpPlan> plans_;  // by op
   Sizes sizes_;
   Recordings recordings_;
@@ -475,6 +487,7 @@ class Executor::Impl final : private Launcher {
   std::vector<WeightGradient> gradients_;       // the same
   bool in_recording_ = false;                   // ops are recorded instead of run
   bool adds_gradients_ = false;                 // of the batch at hand
+  bool never_waits_ = false;                    // the same
   double waited_ = 0;                           // seconds of the host for the device, in this step
   double outside_layers_ = 0;  // and of its launching of ops that belong to no layer
   int host_waits_ = 0;

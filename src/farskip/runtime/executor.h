@@ -18,7 +18,7 @@
 
 namespace farskip {
 
-class RecordingMemory;  // recordings.h
+struct SharedLane;  // shared_lane.h
 
 // The sequences of one rank in one step; none is fine.
 struct Batch {
@@ -28,6 +28,9 @@ struct Batch {
   std::map<std::string, at::Tensor> inputs;
   // Gradients are added to what earlier steps left, instead of replacing it.
   bool adds_gradients = false;
+  // To see what ops take on a device that never rests: compute does not wait for collectives that
+  // bring numbers alone, and reads whatever lies there. Results mean nothing.
+  bool never_waits = false;
 };
 
 // What one rank has of one step.
@@ -59,8 +62,8 @@ struct ExecutorOptions {
   // On a GPU: what comes again from step to step is recorded and launched together (recordings.h),
   // with memory of its own for each executor; results are the same.
   bool records = true;
-  // Where executors whose steps run in turn, on one thread, share that memory; outlives them.
-  RecordingMemory* recording_memory = nullptr;
+  // What executors share whose steps run in turn, on one thread; outlives them. Null: nothing.
+  SharedLane* shared = nullptr;
   // Record when each op ran. On a device that costs the host two events an op; without it a
   // timeline has no spans there.
   bool timeline = true;

@@ -21,8 +21,8 @@
 #include "farskip/nn/rope.h"
 #include "farskip/runtime/dtypes.h"
 #include "farskip/runtime/kernels.h"
-#include "farskip/runtime/recordings.h"
 #include "farskip/runtime/same_work.h"
+#include "farskip/runtime/shared_lane.h"
 
 namespace farskip {
 namespace {
@@ -87,6 +87,7 @@ class RankRun {
         state_({.record = options.record_routing,
                 .replay = options.replay,
                 .first_token = first_token}),
+        shared_(group.device()),
         make_executor_([&, options](const Graph& graph) {
           return std::make_unique<Executor>(
               model, placement, graph, kernels, weights, group_,
@@ -94,7 +95,7 @@ class RankRun {
                               .gradients = &gradients_,
                               .chaos_seed = options.chaos_seed,
                               .records = options.records && !options.record_routing,
-                              .recording_memory = &recorded_,
+                              .shared = &shared_,
                               .timeline = options.timeline});
         }) {}
 
@@ -147,7 +148,7 @@ class RankRun {
   const Weights& weights_;
   RoutingState state_;
   Weights gradients_;
-  RecordingMemory recorded_;
+  SharedLane shared_;
   std::function<std::unique_ptr<Executor>(const Graph&)> make_executor_;
   std::vector<Prepared> steps_;
 };
@@ -258,11 +259,13 @@ std::vector<std::vector<ForwardResult>> Session::run(std::span<const PlannedStep
     const int rank = group.rank();
     const size_t index = index_of(group);
     if (is_distributed()) require_same_work(group, model_, steps, tokens, rounds);
-    const Batch batch = batch_of(tokens, shares[rank]);
+    Batch batch = batch_of(tokens, shares[rank]);
     RankRun run(model_, placement_, weights_[index], kernels, group, options,
                 tokens_before(tokens, shares[rank].first));
     for (const PlannedStep* step : steps) run.add(*step);
     for (size_t round = 0; round < rounds; ++round) {
+      const int behind = static_cast<int>(round) - options.never_waits_from;
+      batch.never_waits = behind >= 0 && behind % 2 == 0;
       for (size_t i = 0; i < steps.size(); ++i) {
         results[round][i].ranks[index] = run.run(i, batch, records[round][i][index]);
         bits[round][i][index] = run.gradient_bits();

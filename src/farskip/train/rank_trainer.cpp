@@ -69,6 +69,7 @@ RankTrainer::RankTrainer(const ModelConfig& model, const Placement& placement,
              ranks.within().device()),
       state_(store_, config.optimizer(), config.max_norm),
       kernels_(training_kernels()),
+      shared_(ranks.within().device()),
       update_(model, placement, plan.update.graph, kernels_, store_.weights(), ranks.within(),
               options()),
       accumulate_(model, placement, plan.accumulate.graph, kernels_, store_.weights(),
@@ -81,7 +82,7 @@ ExecutorOptions RankTrainer::options() {
   return {.state = &state_,
           .gradients = &store_.gradients(),
           .stages = ranks_.between(),
-          .recording_memory = &recorded_};
+          .shared = &shared_};
 }
 
 Batch RankTrainer::batch_of_pass(const TrainingData& data, int64_t step, int64_t pass) const {

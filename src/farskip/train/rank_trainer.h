@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "farskip/runtime/executor.h"
-#include "farskip/runtime/recordings.h"
+#include "farskip/runtime/shared_lane.h"
 #include "farskip/train/checkpoint.h"
 #include "farskip/train/training_data.h"
 #include "farskip/train/training_plan.h"
@@ -73,7 +73,7 @@ class RankTrainer {
   ParameterStore store_;
   TrainingState state_;
   const KernelTable kernels_;
-  RecordingMemory recorded_;  // of all executors: their steps run in turn
+  SharedLane shared_;  // by all executors: their steps run in turn
   Executor update_, accumulate_, validate_;
   Schedule update_schedule_;
   Timeline last_;  // of the update step
