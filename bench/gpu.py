@@ -89,7 +89,7 @@ def line_of(row, layers):
     interior = " / ".join(format(value, ".1f") for value in percent if value is not None) or "-"
     launch = f", a layer launched in {row['layers_host_seconds'] / layers * 1e6:.0f} us" if row["host_seconds"] else ""
     return (f"{label:45} {text}, interior {interior} %, "
-            f"over bound {row['step_over_bound']:.3f}, predicted {row['prediction_error']:+.1%}, x best std {row['speedup_over_best_standard']:.2f}{launch}")
+            f"over bound {row['step_over_bound']:.3f} (loaded {row['step_over_loaded_bound']:.3f}), predicted {row['prediction_error']:+.1%}, x best std {row['speedup_over_best_standard']:.2f}{launch}")
 
 
 def prefill(run):

@@ -7,6 +7,7 @@
 
 #include "farskip/comm/chaos.h"
 #include "farskip/comm/local.h"
+#include "farskip/trace/metrics.h"
 #include "fixture.h"
 #include "stand_in.h"
 
@@ -201,6 +202,32 @@ TEST_F(OnGpu, TheHostWaitsOnlyForCountsAndTheEnd) {
         EXPECT_GT(result->host_seconds, result->layers_host_seconds);
       }
     }
+  }
+}
+
+// It computes beside all that it would wait for, and nothing of that stays.
+TEST_F(OnGpu, AStepThatNeverWaitsLeavesNothingBehind) {
+  const Fixture fixture("deepseek_v3");
+  const TokenBatch tokens = fixture.prefixes({48, 48, 48, 48});
+  StandIn rank(fixture, at::kBFloat16, /*bytes_per_second=*/1e7);
+  const PlannedStep step = rank.plan(
+      tokens, {.schedule = "blocking", .routing = RoutingMode::balanced, .dtype = at::kBFloat16});
+  const auto executor = rank.executor(step);
+  Batch batch = batch_of(tokens, {0, 1});
+  const auto run = [&](bool never_waits) {
+    batch.never_waits = never_waits;
+    return executor->run(step.schedule, batch);
+  };
+  const StepResult whole = run(false);
+  EXPECT_EQ(measure_overlap(whole.timeline).overlapped, 0);
+  for (int i = 0; i < 2; ++i) {
+    const StepResult hurried = run(true);
+    EXPECT_GT(measure_overlap(hurried.timeline).overlapped, 0);
+    EXPECT_EQ(hurried.timeline.spans.size(), whole.timeline.spans.size());
+    EXPECT_EQ(hurried.traffic.bytes_sent, whole.traffic.bytes_sent);
+    const StepResult after = run(false);
+    EXPECT_EQ(measure_overlap(after.timeline).overlapped, 0);
+    EXPECT_TRUE(at::equal(after.outputs[0], whole.outputs[0]));
   }
 }
 

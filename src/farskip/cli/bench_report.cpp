@@ -88,6 +88,10 @@ nlohmann::ordered_json to_json(const ComparisonRow& row) {
           {"bound_seconds", row.bound.seconds()},
           {"bound_limit", row.bound.limit()},
           {"step_over_bound", row.over_bound},
+          {"step_over_loaded_bound", row.over_loaded_bound},
+          {"load_rested", row.load.rested},
+          {"load_steady", row.load.steady},
+          {"load_slowdown", row.load.slowdown},
           {"predicted_seconds", row.predicted},
           {"prediction_error", row.prediction_error},
           {"compute_slowdown", row.compute_slowdown},
@@ -168,6 +172,10 @@ void print_notes(const Bench& bench, const Comparison& comparison) {
             << format_bytes(static_cast<double>(fastest.peak_activation_bytes)) << " a rank, "
             << format_bytes(fastest.predicted_peak_bytes) << " predicted; its compute ops took "
             << format_fixed(fastest.compute_slowdown, 3) << " times what they do in a blocking run";
+  if (fastest.over_loaded_bound != fastest.over_bound) {
+    std::cout << "; with what such a load costs a device counted in, step/bound is "
+              << format_fixed(fastest.over_loaded_bound, 3);
+  }
   if (fastest.host.median > 0) {
     const int layers = bench.model.layer_count();
     std::cout << "; without timelines a step takes "

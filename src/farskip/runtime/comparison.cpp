@@ -43,6 +43,7 @@ class Comparer {
   Comparison run() {
     Progress progress("measuring", 4);
     calibrate();
+    if (on_device() && options_.records) measure_load();
     progress.update(1, "op durations");
     comparison_.contention =
         measure_contention(session_.groups(), {.share = communication_share()});
@@ -61,6 +62,9 @@ class Comparer {
     PlannedStep blocking;
     Durations durations;              // medians
     std::vector<Durations> by_round;  // of the measured rounds
+    double gap_seconds = 0;           // between compute ops, the median
+    std::optional<LoadModel> load;
+    HostModel host;
   };
 
   PlannedStep planned(const Variant& variant, const std::string& schedule,
@@ -83,14 +87,14 @@ class Comparer {
   }
 
   std::vector<std::vector<ForwardResult>> rounds(const std::vector<const PlannedStep*>& steps,
-                                                 int count, bool timeline = true) {
-    return session_.run(steps, tokens_,
-                        {.rounds = count,
-                         .replay = options_.replay,
-                         .pin_threads = true,
-                         .records = options_.records,
-                         .timeline = timeline,
-                         .threads = options_.threads});
+                                                 int count, const RunOptions& options = {}) {
+    RunOptions all = options;
+    all.rounds = count;
+    all.replay = options_.replay;
+    all.pin_threads = true;
+    all.records = options_.records;
+    all.threads = options_.threads;
+    return session_.run(steps, tokens_, all);
   }
 
   // Blocking runs of every graph, all in turn: their op durations are what schedules, bounds and
@@ -112,7 +116,50 @@ class Comparer {
       for (size_t r = warm_up; r < results.size(); ++r) counted.push_back(&results[r][i]);
       Calibrated& graph = graphs_[keys[i]];
       graph.durations = gather_durations(session_, graph.blocking.graph, counted);
+      const auto figures = gather_figures(session_, counted);
+      graph.gap_seconds = gap_of(figures);
+      if (on_device()) graph.host = host_of(graph, figures);
       check_bits(keys[i], "blocking", results.back()[i]);
+    }
+  }
+
+  static double gap_of(const std::vector<std::vector<RankFigures>>& figures) {
+    std::vector<double> seconds;
+    for (const auto& round : figures) {
+      for (const RankFigures& rank : round) seconds.push_back(rank.gap_seconds);
+    }
+    return median(seconds);
+  }
+
+  // A host that runs ahead of its device.
+  static HostModel host_of(const Calibrated& graph,
+                           const std::vector<std::vector<RankFigures>>& figures) {
+    std::vector<double> seconds;
+    for (const auto& round : figures) {
+      seconds.push_back(std::ranges::max(round, {}, &RankFigures::host_seconds).host_seconds);
+    }
+    const auto ops = static_cast<double>(graph.blocking.schedule.steps.size());
+    return {.computes = false, .launch_seconds = median(seconds) / ops};
+  }
+
+  // Of each graph, blocking runs and runs whose compute does not wait, in turn: a device that has
+  // rested for a step keeps some of it.
+  void measure_load() {
+    constexpr int count = 3;
+    const int warm_up = warm_up_rounds(1);
+    for (auto& [key, graph] : graphs_) {
+      const PlannedStep* const step = &graph.blocking;
+      const auto results = rounds({step}, warm_up + 2 * count, {.never_waits_from = warm_up});
+      const auto metrics = [&](int first) {
+        std::vector<const ForwardResult*> counted;
+        for (int i = 0; i < count; ++i) counted.push_back(&results[first + 2 * i][0]);
+        return median_metrics(gather_figures(session_, counted));
+      };
+      const OverlapMetrics steady = metrics(warm_up), rested = metrics(warm_up + 1);
+      const LoadModel load = {.rested = rested.compute / rested.step,
+                              .steady = steady.compute / steady.step,
+                              .slowdown = steady.compute / rested.compute};
+      if (load.steady > load.rested) graph.load = load;
     }
   }
 
@@ -207,7 +254,7 @@ class Comparer {
     std::vector<const PlannedStep*> steps;
     for (const PlannedStep& step : steps_) steps.push_back(&step);
     const int warm_up = warm_up_rounds(0);
-    const auto results = rounds(steps, warm_up + std::max(1, options_.repeat), false);
+    const auto results = rounds(steps, warm_up + std::max(1, options_.repeat), {.timeline = false});
     for (size_t i = 0; i < steps.size(); ++i) {
       std::vector<const ForwardResult*> counted;
       for (size_t r = 0; r < results.size(); ++r) {
@@ -227,21 +274,43 @@ class Comparer {
     }
   }
 
+  // Where load was measured it has what compute suffers beside exchanges in it.
+  Contention contention_of(const Calibrated& graph) const {
+    Contention contention = comparison_.contention;
+    if (graph.load) contention.compute = 1;
+    return contention;
+  }
+
+  Durations under_load(const PlannedStep& step, const Calibrated& graph,
+                       const Durations& durations) const {
+    return durations_under_load(step.graph, step.schedule, durations,
+                                graph.load.value_or(LoadModel()), contention_of(graph), graph.host);
+  }
+
+  // With the time between ops, which is no op's.
+  OpTimes play(const PlannedStep& step, const Calibrated& graph, Durations durations) const {
+    for (const Op& op : step.graph.ops()) {
+      if (op.lane == Lane::compute && durations[op.id] > 0) durations[op.id] += graph.gap_seconds;
+    }
+    return evaluate(step.graph, step.schedule, durations, contention_of(graph), graph.host);
+  }
+
   // Each round's step against its own blocking run.
   void set_ratios(ComparisonRow& row, const PlannedStep& step, const Calibrated& graph,
                   const std::vector<double>& seconds,
                   std::span<const std::vector<RankFigures>> figures) const {
-    std::vector<double> over_bound, error, slowdown;
+    std::vector<double> over_bound, over_loaded_bound, error, slowdown;
     for (size_t r = 0; r < seconds.size(); ++r) {
       const Durations& durations = graph.by_round[r];
       slowdown.push_back(mean_metrics(figures[r]).compute /
                          lane_seconds(graph, durations, Lane::compute));
       over_bound.push_back(seconds[r] / lower_bound(step.graph, durations).seconds());
-      const Timeline predicted =
-          simulate(step.graph, step.schedule, durations, comparison_.contention);
-      error.push_back(predicted.step_seconds / seconds[r] - 1);
+      const Durations loaded = under_load(step, graph, durations);
+      over_loaded_bound.push_back(seconds[r] / lower_bound(step.graph, loaded).seconds());
+      error.push_back(play(step, graph, loaded).step / seconds[r] - 1);
     }
     row.over_bound = median(over_bound);
+    row.over_loaded_bound = median(over_loaded_bound);
     row.prediction_error = median(error);
     row.compute_slowdown = median(slowdown);
   }
@@ -257,11 +326,13 @@ class Comparer {
     const size_t typical = std::ranges::find(seconds, row.step.median) - seconds.begin();
     row.metrics = median_metrics(figures);
     row.bound = lower_bound(graph.blocking.graph, graph.durations);
-    row.predicted_peak_bytes =
-        peak_activation_bytes(steps_[i].graph, steps_[i].schedule, {.lanes_queue = on_device()});
-    row.simulated =
-        simulate(steps_[i].graph, steps_[i].schedule, graph.durations, comparison_.contention);
-    row.predicted = row.simulated.step_seconds;
+    const OpTimes times = play(steps_[i], graph, under_load(steps_[i], graph, graph.durations));
+    row.simulated = timeline_of(steps_[i].graph, steps_[i].schedule, times);
+    row.predicted = times.step;
+    row.predicted_peak_bytes = peak_activation_bytes(
+        steps_[i].graph, steps_[i].schedule,
+        {.on_device = on_device() ? &times : nullptr, .launch_seconds = graph.host.launch_seconds});
+    row.load = graph.load.value_or(LoadModel());
     set_ratios(row, steps_[i], graph, seconds, figures);
     const double tokens = static_cast<double>(tokens_.ids.size());
     row.tokens_per_second = tokens / row.step.median;

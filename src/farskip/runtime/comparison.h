@@ -7,6 +7,7 @@
 #include "farskip/plan/plan.h"
 #include "farskip/runtime/bits_check.h"
 #include "farskip/runtime/session.h"
+#include "farskip/simulate/load.h"
 #include "farskip/trace/metrics.h"
 
 namespace farskip {
@@ -42,6 +43,7 @@ struct ComparisonRow {
   LowerBound bound;                   // at the median durations
   double predicted = 0;               // seconds, by simulation with them
   double over_bound = 0;              // step / bound, the median of the rounds' ratios
+  double over_loaded_bound = 0;       // the same at the clock that such a load leaves (LoadModel)
   double prediction_error = 0;        // predicted / step - 1, likewise
   double compute_slowdown = 0;        // compute's time over that in the blocking run, likewise
   int64_t bytes_sent = 0;             // in one step, all ranks, to other ranks
@@ -50,6 +52,7 @@ struct ComparisonRow {
   // On a device, of rounds of their own without timelines, which cost the host two events an op: a
   // step, and how long the slowest rank's host takes to launch one, and of it the layers' ops.
   Sample untimed_step, host, layers_host;
+  LoadModel load;                   // of its graph
   std::vector<Timeline> timelines;  // of the median round, of the ranks held here
   Timeline simulated;
 };
@@ -63,7 +66,8 @@ struct Comparison {
 // Measures the variants against each other on one session: blocking runs of every graph give the op
 // durations that schedules are made from; then all variants run in turn, `repeat` times, and with
 // them each graph's blocking schedule, whose op durations bounds and predictions come from.
-// Contention comes from measure_contention. Where ranks live in several processes, each makes the
+// Contention comes from measure_contention, the load model of a stand-in on a device from blocking
+// runs whose collectives are left out. Where ranks live in several processes, each makes the
 // same call and gets the same figures. Progress goes to stderr on a terminal.
 Comparison compare(Session& session, const TokenBatch& tokens, const ComparisonOptions& options);
 

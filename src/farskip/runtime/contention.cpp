@@ -1,8 +1,10 @@
 #include "farskip/runtime/contention.h"
 
+#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/ones.h>
+#include <ATen/ops/randn.h>
 #include <ATen/ops/tensor.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
@@ -27,8 +29,7 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-// One rank's half of the benchmark: bursts of products, each with an exchange behind it or beside
-// it.
+// One rank's half of the benchmark: bursts of products, exchanges, or a burst beside each exchange.
 class Bursts {
  public:
   Bursts(Group& group, const ContentionOptions& options)
@@ -38,8 +39,9 @@ class Bursts {
     const auto on = at::TensorOptions(group.device()).dtype(on_cpu ? at::kFloat : at::kBFloat16);
     // Large enough to fill the device, small enough that several fit beside one exchange.
     const int64_t m = on_cpu ? 256 : 4096, n = on_cpu ? 512 : 4096;
-    left_ = at::ones({m, n}, on);
-    right_ = at::ones({n, n}, on);
+    // Products of equal numbers draw less power.
+    left_ = at::randn({m, n}, at::detail::createCPUGenerator(1), at::kFloat).to(on);
+    right_ = at::randn({n, n}, at::detail::createCPUGenerator(2), at::kFloat).to(on);
     product_ = at::empty({m, n}, on);
     const int64_t bytes = on_cpu ? options.bytes : options.device_bytes;
     const int64_t rows = std::max<int64_t>(1, bytes / 1024 / group.size());
@@ -51,8 +53,11 @@ class Bursts {
 
   void run() {
     for (int i = 0; i < turns; ++i) {
-      add(turn(false), compute_alone_, communicate_alone_);
-      add(turn(true), compute_beside_, communicate_beside_);
+      communicate_alone_.push_back(turn({.exchanges = true}).communication);
+      compute_alone_.push_back(turn({.multiplies = true}).compute);
+      const Seconds beside = turn({.multiplies = true, .exchanges = true});
+      compute_beside_.push_back(beside.compute);
+      communicate_beside_.push_back(beside.communication);
     }
   }
 
@@ -72,6 +77,9 @@ class Bursts {
   struct Seconds {
     double compute = 0, communication = 0;
   };
+  struct Turn {
+    bool multiplies = false, exchanges = false;
+  };
   struct Burst {
     Event begun, done;
     double host_seconds = 0;
@@ -90,35 +98,29 @@ class Bursts {
     bursts_ = std::clamp(static_cast<int>(options.seconds / beside), 1, 500);
   }
 
-  Seconds turn(bool beside) {
+  Seconds turn(Turn turn) {
     group_.barrier(tag_--).synchronize();
     const Event origin = Event::record(stream_, /*timed=*/true);
     std::vector<Burst> bursts(bursts_);
     for (Burst& burst : bursts) {
-      if (beside) burst.exchange = exchange(Event::record(stream_));
+      if (turn.exchanges) burst.exchange = exchange(Event::record(stream_));
       burst.begun = Event::record(stream_, /*timed=*/true);
       burst.host_seconds = timed([&] {
-        for (int i = 0; i < products_; ++i) multiply();
+        for (int i = 0; turn.multiplies && i < products_; ++i) multiply();
       });
       burst.done = Event::record(stream_, /*timed=*/true);
-      if (!beside) burst.exchange = exchange(burst.done);
-      burst.exchange.wait(stream_);
+      if (turn.exchanges) burst.exchange.wait(stream_);
     }
     finish();
     Seconds sum;
     for (const Burst& burst : bursts) {
-      burst.exchange.synchronize();
       sum.compute +=
           burst.done.valid() ? burst.done.seconds_since(burst.begun) : burst.host_seconds;
+      if (!turn.exchanges) continue;
+      burst.exchange.synchronize();
       sum.communication += seconds_of(burst.exchange, origin);
     }
     return sum;
-  }
-
-  static void add(const Seconds& seconds, std::vector<double>& compute,
-                  std::vector<double>& communication) {
-    compute.push_back(seconds.compute);
-    communication.push_back(seconds.communication);
   }
 
   template <typename Function>

@@ -11,15 +11,14 @@ namespace farskip {
 struct ContentionOptions {
   int64_t bytes = 4 << 20;           // that each rank sends in one exchange, all ranks together
   int64_t device_bytes = 256 << 20;  // the same on a GPU
-  // What an exchange takes of the time of the products beside it: at most 1. A device that is never
-  // idle runs hotter, and slower, than one that waits for every exchange; how much depends on it.
-  double share = 1;
+  double share = 1;       // what an exchange takes of the time of the products beside it: at most 1
   double seconds = 0.15;  // of each of the timed turns, about
 };
 
 // How much slower matrix products run beside all-to-alls, and all-to-alls beside matrix products,
-// on these ranks and links, than when they take turns without a pause, as in a blocking step: a
-// micro-benchmark of its own, never taken from the runs it explains.
+// on these ranks and links, than each without the other: a micro-benchmark of its own, never taken
+// from the runs it explains. What it costs a device never to rest is another matter
+// (simulate/load.h).
 // Both at least 1, the mean over all ranks of the groups, whose ranks other processes may hold.
 // Collective. Throws CommError.
 Contention measure_contention(const std::vector<std::unique_ptr<Group>>& groups,

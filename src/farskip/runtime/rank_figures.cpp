@@ -11,10 +11,26 @@ template <typename Figures, typename Visit>
 void visit(Figures& figures, const Visit& each) {
   auto& m = figures.metrics;
   each(figures.step_seconds), each(figures.bytes_sent), each(figures.peak_activation_bytes);
-  each(figures.host_seconds), each(figures.layers_host_seconds);
+  each(figures.host_seconds), each(figures.layers_host_seconds), each(figures.gap_seconds);
   each(m.step), each(m.compute), each(m.communication), each(m.overlapped), each(m.exposed);
   each(m.idle_compute), each(m.skew), each(m.interior_communication), each(m.interior_exposed);
   each(m.backward_communication), each(m.backward_exposed);
+}
+
+double compute_gap(const Timeline& timeline) {
+  std::vector<std::pair<double, double>> spans;
+  for (const Span& span : timeline.spans) {
+    if (span.lane == Lane::compute) spans.emplace_back(span.start, span.end);
+  }
+  std::ranges::sort(spans);
+  std::vector<double> gaps;
+  for (size_t i = 1; i < spans.size(); ++i) {
+    gaps.push_back(std::max(0.0, spans[i].first - spans[i - 1].second));
+  }
+  if (gaps.empty()) return 0;
+  const auto middle = gaps.begin() + static_cast<std::ptrdiff_t>(gaps.size() / 2);
+  std::ranges::nth_element(gaps, middle);
+  return *middle;
 }
 
 void append(std::vector<double>& numbers, const StepResult& result) {
@@ -24,7 +40,8 @@ void append(std::vector<double>& numbers, const StepResult& result) {
       .bytes_sent = static_cast<double>(result.traffic.bytes_sent),
       .peak_activation_bytes = static_cast<double>(result.peak_activation_bytes),
       .host_seconds = result.host_seconds,
-      .layers_host_seconds = result.layers_host_seconds};
+      .layers_host_seconds = result.layers_host_seconds,
+      .gap_seconds = compute_gap(result.timeline)};
   visit(figures, [&](const double& value) { numbers.push_back(value); });
 }
 

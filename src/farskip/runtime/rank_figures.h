@@ -16,6 +16,7 @@ struct RankFigures {
   double bytes_sent = 0;  // to other ranks
   double peak_activation_bytes = 0;
   double host_seconds = 0, layers_host_seconds = 0;  // as StepResult
+  double gap_seconds = 0;  // between a compute op's end and the next one's start, the median
 };
 
 // Figures of every rank, of this process or another, for each result; the same on every process.

@@ -4,6 +4,7 @@
 #include <array>
 #include <deque>
 #include <limits>
+#include <optional>
 
 #include "farskip/base/error.h"
 
@@ -26,6 +27,7 @@ class Player {
     times_.launched.assign(count, never);
     times_.started.assign(count, never);
     times_.ended.assign(count, never);
+    launched_.assign(count, false);
   }
 
   OpTimes play() {
@@ -59,24 +61,47 @@ class Player {
 
   bool has_ended(OpId op) const { return times_.ended[op] <= now_; }
 
-  bool host_is_free(const Op& op) const {
-    if (host_time_ > now_) return false;
-    if (host_.computes && (lanes_[0].running != none || !lanes_[0].queue.empty())) return false;
-    for (OpId before : graph_.predecessors(op.id)) {
-      if (graph_.op(before).host_waits && !has_ended(before)) return false;
-    }
+  bool host_is_free() const {
+    const LaneState& compute = lanes_[0];
+    if (host_.computes && (compute.running != none || !compute.queue.empty())) return false;
+    return host_time_ <= now_;
+  }
+  bool sizes_known(const Step& step) const {
+    return std::ranges::all_of(graph_.predecessors(step.op), [&](OpId before) {
+      return !graph_.op(before).host_waits || has_ended(before);
+    });
+  }
+
+  // As launch_all does it.
+  bool launch_next() {
+    while (next_ < schedule_.steps.size() && launched_[schedule_.steps[next_].op]) ++next_;
+    if (next_ == schedule_.steps.size() || !host_is_free()) return false;
+    const std::optional<size_t> step = step_to_launch();
+    if (!step) return false;
+    launch(*step);
     return true;
   }
 
-  bool launch_next() {
-    if (next_ == schedule_.steps.size()) return false;
-    const Step& step = schedule_.steps[next_];
-    if (!host_is_free(graph_.op(step.op))) return false;
+  std::optional<size_t> step_to_launch() const {
+    const std::vector<Step>& steps = schedule_.steps;
+    if (sizes_known(steps[next_])) return next_;
+    if (host_.computes || steps[next_].lane == Lane::compute) return std::nullopt;
+    for (size_t i = next_ + 1; i < steps.size(); ++i) {
+      const Step& step = steps[i];
+      if (launched_[step.op] || step.lane == Lane::communication) continue;
+      const bool free = std::ranges::all_of(step.wait_for, [&](OpId op) { return launched_[op]; });
+      if (!free || !sizes_known(step)) return std::nullopt;
+      return i;
+    }
+    return std::nullopt;
+  }
+
+  void launch(size_t place) {
+    const Step& step = schedule_.steps[place];
+    launched_[step.op] = true;
     times_.launched[step.op] = now_;
     host_time_ = now_ + host_.launch_seconds;
-    lanes_[static_cast<int>(step.lane)].queue.push_back(next_);
-    ++next_;
-    return true;
+    lanes_[static_cast<int>(step.lane)].queue.push_back(place);
   }
 
   bool start_next(int lane) {
@@ -150,8 +175,9 @@ class Player {
   const std::span<const double> not_before_;
   std::array<LaneState, 2> lanes_;
   OpTimes times_;
+  std::vector<bool> launched_;  // by op
   double now_ = 0, host_time_ = 0;
-  size_t next_ = 0, ended_ = 0;
+  size_t next_ = 0, ended_ = 0;  // all steps before next_ are launched
 };
 
 }  // namespace

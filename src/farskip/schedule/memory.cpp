@@ -10,17 +10,15 @@ namespace {
 // Counts bytes instead of allocating them.
 class ByteCounter final : public Launcher {
  public:
-  ByteCounter(const Graph& graph, bool at_bound)
-      : graph_(graph),
-        at_bound_(at_bound),
-        allocated_(graph.values().size(), false),
-        known_(graph.ops().size(), false) {}
+  ByteCounter(const Graph& graph, const MemoryOptions& options)
+      : graph_(graph), options_(options), allocated_(graph.values().size(), false) {}
 
   double peak() const { return peak_; }
 
   void launch(const Step& step) override {
-    for (OpId before : graph_.predecessors(step.op)) known_[before] = true;
-    if (step.lane == Lane::compute) known_[step.op] = true;
+    if (options_.on_device) {
+      host_seconds_ = options_.on_device->launched[step.op] + options_.launch_seconds;
+    }
     for (ValueId output : graph_.op(step.op).outputs) {
       const ValueId whole = graph_.value(output).part_of;
       const ValueId target = whole == none ? output : whole;
@@ -31,10 +29,9 @@ class ByteCounter final : public Launcher {
     peak_ = std::max(peak_, now_);
   }
 
-  // A collective's result is known once a step has waited for it, no sooner.
   bool sizes_known(const Step& step) override {
     return std::ranges::all_of(graph_.predecessors(step.op), [&](OpId before) {
-      return !graph_.op(before).host_waits || known_[before];
+      return !graph_.op(before).host_waits || options_.on_device->ended[before] <= host_seconds_;
     });
   }
 
@@ -44,13 +41,13 @@ class ByteCounter final : public Launcher {
 
  private:
   double bytes(ValueId id) const {
-    return at_bound_ ? graph_.bound_bytes(id) : graph_.expected_bytes(id);
+    return options_.at_bound ? graph_.bound_bytes(id) : graph_.expected_bytes(id);
   }
 
   const Graph& graph_;
-  const bool at_bound_;
+  const MemoryOptions& options_;
   std::vector<bool> allocated_;  // by value
-  std::vector<bool> known_;      // by op: the host has its result
+  double host_seconds_ = 0;      // when the host gets to its next launch
   double now_ = 0, peak_ = 0;
 };
 
@@ -58,8 +55,8 @@ class ByteCounter final : public Launcher {
 
 double peak_activation_bytes(const Graph& graph, const Schedule& schedule,
                              const MemoryOptions& options) {
-  ByteCounter counter(graph, options.at_bound);
-  launch_all(schedule, options.lanes_queue, counter);
+  ByteCounter counter(graph, options);
+  launch_all(schedule, options.on_device != nullptr, counter);
   return counter.peak();
 }
 

@@ -1,14 +1,15 @@
 #pragma once
 
-#include "farskip/schedule/schedule.h"
+#include "farskip/schedule/evaluate.h"
 
 namespace farskip {
 
 struct MemoryOptions {
   bool at_bound = false;  // sizes at their bounds, else at the expected ones
-  // As on a device (launch.h). How far the host runs ahead there is a matter of time; here it
-  // always gets as far as it can.
-  bool lanes_queue = false;
+  // As on a device (launch.h), where the schedule was played at these times: how far the host runs
+  // ahead is a matter of time. Null: the host computes.
+  const OpTimes* on_device = nullptr;
+  double launch_seconds = 0;  // as they were played with
 };
 
 // Most bytes of activations alive at once when the schedule runs: outputs are allocated at launch

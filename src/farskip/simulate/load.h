@@ -1,0 +1,25 @@
+#pragma once
+
+#include "farskip/schedule/evaluate.h"
+
+namespace farskip {
+
+// What ops of the compute lane take where it has less time to rest than in the run that their
+// durations come from: a device that draws all the power that it may lowers its clock.
+struct LoadModel {
+  double rested = 0;    // share of that run's step in which compute ran
+  double steady = 1;    // the same of a run that did not wait for what others bring
+  double slowdown = 1;  // what compute took in that one, over what it took in the first
+
+  // In a step that computes `busy` of its time. Clocks hold until power does not last, late and then
+  // fast: it grows with the square of the way from `rested` to `steady`.
+  double factor(double busy) const;
+};
+
+// The durations of a step that is played by this schedule: how busy its compute lane is and how
+// long its ops take fit each other. Throws as evaluate.
+Durations durations_under_load(const Graph& graph, const Schedule& schedule,
+                               const Durations& durations, const LoadModel& load,
+                               Contention contention = {}, HostModel host = {});
+
+}  // namespace farskip
