@@ -77,6 +77,23 @@ TEST(RecordingPlan, CoversExpertsWhoseProductsAreGrouped) {
   }
 }
 
+// A whole arrives with the first of its parts.
+TEST(RecordingPlan, CoversWhatReadsRowsThatComeBackInChunks) {
+  const Fixture fixture("deepseek_v3");
+  for (const char* schedule : {"blocking", "overlapped"}) {
+    const Planned planned(fixture, 2, {.schedule = schedule, .expert_chunks = 2});
+    EXPECT_TRUE(planned.recorded_kinds().contains(OpKind::unpermute));
+    size_t wholes = 0, unpermuted = 0;
+    for (const Arrival& arrival : planned.recordings.arrivals) {
+      const Value& value = planned.step.graph.value(arrival.value);
+      EXPECT_EQ(value.part_of, none);
+      wholes += planned.step.graph.op(value.producer).kind == OpKind::join;
+    }
+    for (const Op& op : planned.step.graph.ops()) unpermuted += op.kind == OpKind::unpermute;
+    EXPECT_EQ(wholes, unpermuted);
+  }
+}
+
 // Per-rank dispatch arranges what arrived by operators that wait.
 TEST(RecordingPlan, LeavesOutRowsThatAreMadeWithoutRoomForMore) {
   const Fixture fixture("deepseek_v3");
@@ -131,7 +148,10 @@ TEST(RecordingPlan, KnowsWhatRoutingDecidesAndWhatArrives) {
                 routed.insert(dim.symbol);
               }
             }
-            if (graph.op(value.producer).lane == Lane::communication) arriving.insert(id);
+            const Op& producer = graph.op(value.producer);
+            const bool joined = producer.kind == OpKind::join;
+            const OpId first = joined ? graph.value(producer.inputs.at(0)).producer : producer.id;
+            if (graph.op(first).lane == Lane::communication) arriving.insert(id);
           }
         }
       }

@@ -46,8 +46,11 @@ std::vector<Arrival> plan_arrivals(const Graph& graph, std::span<const Step> ste
   std::vector<Arrival> arrivals;
   std::vector<int> read_until;  // by slot
   for (const Step& step : steps) {
-    for (ValueId value : graph.op(step.op).outputs) {
+    for (ValueId output : graph.op(step.op).outputs) {
+      const ValueId whole = graph.value(output).part_of;
+      const ValueId value = whole == none ? output : whole;
       if (!wanted[value]) continue;
+      wanted[value] = false;  // its other parts come later, to the same place
       const int last = places.last_reader(graph, value);
       const auto free =
           last == never ? read_until.end() : std::ranges::find_if(read_until, [&](int until) {

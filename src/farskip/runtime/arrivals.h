@@ -14,8 +14,8 @@ struct Arrival {
   int slot = 0;
 };
 
-// Places for `values`, made by ops of the communication lane, in launch order. One that this lane
-// reads too has a slot of its own.
+// Places for `values`, which ops of the communication lane make, or all parts of which they make,
+// in launch order. One that this lane reads too has a slot of its own.
 std::vector<Arrival> plan_arrivals(const Graph& graph, std::span<const Step> steps,
                                    const std::vector<ValueId>& values);
 

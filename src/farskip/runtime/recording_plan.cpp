@@ -26,11 +26,14 @@ class Planner {
            std::ranges::all_of(op.outputs, output_stays);
   }
 
+  // Collectives bring it, or all of its parts.
   bool arrives(ValueId id) const {
     const OpId producer = graph_.value(id).producer;
-    return producer != none && graph_.op(producer).lane == Lane::communication &&
-           graph_.op(producer).kind != OpKind::join &&
-           !is_between_stages(graph_.op(producer).attributes) && !is_kept_for_backward(id);
+    if (producer == none || is_kept_for_backward(id)) return false;
+    const Op& op = graph_.op(producer);
+    return op.kind == OpKind::join
+               ? std::ranges::all_of(op.inputs, [&](ValueId part) { return is_brought(part); })
+               : is_brought(id);
   }
 
   void add_routed(ValueId id, std::vector<SymbolId>& symbols) const {
@@ -43,6 +46,12 @@ class Planner {
  private:
   bool computes(OpId op) const {
     return graph_.op(op).lane == Lane::compute && graph_.op(op).kind != OpKind::join;
+  }
+
+  bool is_brought(ValueId id) const {
+    const OpId producer = graph_.value(id).producer;
+    return producer != none && graph_.op(producer).lane == Lane::communication &&
+           !is_between_stages(graph_.op(producer).attributes);
   }
 
   // What waits so long would hold its place, and the spare room, all the while.
@@ -61,7 +70,7 @@ class Planner {
             can_record(graph_.op(producer)));
   }
 
-  // A whole value that nobody joins with others. `spare`: with as many rows as routing says.
+  // No part of another value, nor joined with others. `spare`: with as many rows as routing says.
   bool can_stay(ValueId id, bool spare) const {
     const Value& value = graph_.value(id);
     bool fits = value.kind == ValueKind::activation && value.part_of == none;

@@ -77,13 +77,14 @@ const c10::Stream& StepTensors::stream_of(const OpPlan& plan) const {
   return is_between_stages(plan.op->attributes) ? between_ : within_;
 }
 
-// Its rows of the whole, which the first part to run allocates.
+// Its rows of the whole, which is allocated for the first part to run if it has no place.
 at::Tensor StepTensors::part(const OutputPlan& output, int64_t rows, const c10::Stream& stream) {
   at::Tensor& whole = tensors_[output.whole];
   if (!whole.defined()) {
     Shape shape;
     set_shape(*output.whole_shape, shape);
-    whole = lane_.allocate(shape, output.whole_type, stream);
+    whole = recordings_.place(output.whole);
+    if (!whole.defined()) whole = lane_.allocate(shape, output.whole_type, stream);
     count(whole);
   }
   int64_t offset = 0;

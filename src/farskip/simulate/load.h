@@ -11,8 +11,8 @@ struct LoadModel {
   double steady = 1;    // the same of a run that did not wait for what others bring
   double slowdown = 1;  // what compute took in that one, over what it took in the first
 
-  // In a step that computes `busy` of its time. Clocks hold until power does not last, late and then
-  // fast: it grows with the square of the way from `rested` to `steady`.
+  // In a step that computes `busy` of its time. Clocks hold until power does not last, late and
+  // then fast: it grows with the square of the way from `rested` to `steady`.
   double factor(double busy) const;
 };
 
