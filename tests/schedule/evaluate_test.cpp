@@ -63,5 +63,30 @@ TEST(Evaluate, MemoryFollowsHowFarTheHostRunsAhead) {
   EXPECT_GT(peak(2), peak_activation_bytes(graph, schedule));
 }
 
+// Of what runs ahead and is recorded, what one op makes for the next alone goes at once.
+TEST(Evaluate, MemoryOfWhatIsRecordedGoesWithItsLastReader) {
+  GraphBuilder builder;
+  auto value = [&](int64_t rows) {
+    return builder.add_value({.name = "value", .shape = {{rows}}});
+  };
+  const ValueId in = builder.add_value({.kind = ValueKind::input, .name = "in", .shape = {{8}}});
+  const ValueId counts = value(8), received = value(8), made = value(64), read = value(8);
+  const ValueId again = value(64), out = value(8);
+  builder.set_host_waits(builder.add_op(OpKind::all_reduce, {.ranks = 2}, {in}, {counts}));
+  builder.add_op(OpKind::all_reduce, {.ranks = 2}, {counts}, {received});
+  builder.add_op(OpKind::norm, {}, {in}, {made});
+  builder.add_op(OpKind::norm, {}, {made}, {read});
+  builder.add_op(OpKind::norm, {}, {read}, {again});
+  builder.add_op(OpKind::sum, {}, {received, again}, {out});
+  builder.add_output(out);
+  const Graph graph = builder.finish();
+  const Schedule schedule = schedule_from_order(graph, "x", {0, 1, 2, 3, 4, 5});
+  const OpTimes times = evaluate(graph, schedule, {2, 1, 1, 1, 1, 1}, {}, runs_ahead);
+  const double held = peak_activation_bytes(graph, schedule, {.on_device = &times});
+  const double recorded =
+      peak_activation_bytes(graph, schedule, {.on_device = &times, .recorded = true});
+  EXPECT_EQ(held - recorded, (64 + 8) * 4.0);  // `made` and `read`, beside `again`
+}
+
 }  // namespace
 }  // namespace farskip

@@ -64,6 +64,31 @@ TEST(Load, SettlesInBetween) {
   EXPECT_EQ(loaded[1], paused[1]);
 }
 
+// Both lanes ran for 4 s, in which compute lost 2: 1 to contention of 4 / 3, 1 to the load.
+TEST(Load, IsWhatContentionDoesNotExplain) {
+  OverlapMetrics rested, steady;
+  rested.step = 16, rested.compute = 10;
+  steady.step = 12.5, steady.compute = 12, steady.communication = 5, steady.overlapped = 4;
+  const LoadFit fit = fit_load(rested, steady, {4.0 / 3, 1.5});
+  EXPECT_DOUBLE_EQ(fit.load.rested, 10.0 / 16);
+  EXPECT_DOUBLE_EQ(fit.load.steady, 12 / 12.5);
+  EXPECT_DOUBLE_EQ(fit.load.slowdown, 1.1);
+  EXPECT_DOUBLE_EQ(fit.contention.compute, 4.0 / 3);
+  EXPECT_EQ(fit.contention.communication, 1.5);
+}
+
+TEST(Load, LeavesContentionNoMoreThanWasLost) {
+  OverlapMetrics rested, steady;
+  rested.step = 16, rested.compute = 10;
+  steady.step = 12.5, steady.compute = 12, steady.communication = 5, steady.overlapped = 4;
+  EXPECT_DOUBLE_EQ(fit_load(rested, steady, {8, 1}).load.slowdown, 1);
+  EXPECT_DOUBLE_EQ(fit_load(rested, steady, {8, 1}).contention.compute, 2);
+  steady.compute = 9;
+  EXPECT_DOUBLE_EQ(fit_load(rested, steady, {8, 1}).contention.compute, 1);
+  steady.overlapped = 2;
+  EXPECT_EQ(fit_load(rested, steady, {8, 1}).contention.compute, 8) << "it waited all the same";
+}
+
 TEST(Load, MeasuredNowhereChangesNothing) {
   EXPECT_DOUBLE_EQ(step_under_load("overlapped", durations, {}), 4);
   const Graph graph = diamond();

@@ -43,10 +43,11 @@ class Comparer {
   Comparison run() {
     Progress progress("measuring", 4);
     calibrate();
-    if (on_device() && options_.records) measure_load();
     progress.update(1, "op durations");
     comparison_.contention =
         measure_contention(session_.groups(), {.share = communication_share()});
+    for (auto& [key, graph] : graphs_) graph.fit.contention = comparison_.contention;
+    if (on_device() && options_.records) measure_load();
     progress.update(2, "contention");
     plan();
     measure();
@@ -63,7 +64,7 @@ class Comparer {
     Durations durations;              // medians
     std::vector<Durations> by_round;  // of the measured rounds
     double gap_seconds = 0;           // between compute ops, the median
-    std::optional<LoadModel> load;
+    LoadFit fit;                      // without load where that was not measured
     HostModel host;
   };
 
@@ -156,10 +157,7 @@ class Comparer {
         return median_metrics(gather_figures(session_, counted));
       };
       const OverlapMetrics steady = metrics(warm_up), rested = metrics(warm_up + 1);
-      const LoadModel load = {.rested = rested.compute / rested.step,
-                              .steady = steady.compute / steady.step,
-                              .slowdown = steady.compute / rested.compute};
-      if (load.steady > load.rested) graph.load = load;
+      graph.fit = fit_load(rested, steady, comparison_.contention);
     }
   }
 
@@ -274,17 +272,10 @@ class Comparer {
     }
   }
 
-  // Where load was measured it has what compute suffers beside exchanges in it.
-  Contention contention_of(const Calibrated& graph) const {
-    Contention contention = comparison_.contention;
-    if (graph.load) contention.compute = 1;
-    return contention;
-  }
-
   Durations under_load(const PlannedStep& step, const Calibrated& graph,
                        const Durations& durations) const {
-    return durations_under_load(step.graph, step.schedule, durations,
-                                graph.load.value_or(LoadModel()), contention_of(graph), graph.host);
+    return durations_under_load(step.graph, step.schedule, durations, graph.fit.load,
+                                graph.fit.contention, graph.host);
   }
 
   // With the time between ops, which is no op's.
@@ -292,7 +283,7 @@ class Comparer {
     for (const Op& op : step.graph.ops()) {
       if (op.lane == Lane::compute && durations[op.id] > 0) durations[op.id] += graph.gap_seconds;
     }
-    return evaluate(step.graph, step.schedule, durations, contention_of(graph), graph.host);
+    return evaluate(step.graph, step.schedule, durations, graph.fit.contention, graph.host);
   }
 
   // Each round's step against its own blocking run.
@@ -329,10 +320,11 @@ class Comparer {
     const OpTimes times = play(steps_[i], graph, under_load(steps_[i], graph, graph.durations));
     row.simulated = timeline_of(steps_[i].graph, steps_[i].schedule, times);
     row.predicted = times.step;
-    row.predicted_peak_bytes = peak_activation_bytes(
-        steps_[i].graph, steps_[i].schedule,
-        {.on_device = on_device() ? &times : nullptr, .launch_seconds = graph.host.launch_seconds});
-    row.load = graph.load.value_or(LoadModel());
+    row.predicted_peak_bytes = peak_activation_bytes(steps_[i].graph, steps_[i].schedule,
+                                                     {.on_device = on_device() ? &times : nullptr,
+                                                      .launch_seconds = graph.host.launch_seconds,
+                                                      .recorded = on_device() && options_.records});
+    row.load = graph.fit.load;
     set_ratios(row, steps_[i], graph, seconds, figures);
     const double tokens = static_cast<double>(tokens_.ids.size());
     row.tokens_per_second = tokens / row.step.median;

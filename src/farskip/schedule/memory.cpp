@@ -27,6 +27,10 @@ class ByteCounter final : public Launcher {
       now_ += bytes(target);
     }
     peak_ = std::max(peak_, now_);
+    if (!options_.recorded) return;
+    for (ValueId value : step.free_after) {
+      if (stays_on_lane(value)) free(value);
+    }
   }
 
   bool sizes_known(const Step& step) override {
@@ -36,10 +40,17 @@ class ByteCounter final : public Launcher {
   }
 
   void free(ValueId id) override {
-    if (graph_.value(id).part_of == none && allocated_[id]) now_ -= bytes(id);
+    if (graph_.value(id).part_of != none || !allocated_[id]) return;
+    now_ -= bytes(id);
+    allocated_[id] = false;
   }
 
  private:
+  bool stays_on_lane(ValueId id) const {
+    return std::ranges::all_of(
+        graph_.consumers(id), [&](OpId reader) { return graph_.op(reader).lane == Lane::compute; });
+  }
+
   double bytes(ValueId id) const {
     return options_.at_bound ? graph_.bound_bytes(id) : graph_.expected_bytes(id);
   }

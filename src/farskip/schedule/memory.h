@@ -10,6 +10,9 @@ struct MemoryOptions {
   // ahead is a matter of time. Null: the host computes.
   const OpTimes* on_device = nullptr;
   double launch_seconds = 0;  // as they were played with
+  // And recorded: what no collective reads goes with the launch of its last reader, however far
+  // behind the host is with others.
+  bool recorded = false;
 };
 
 // Most bytes of activations alive at once when the schedule runs: outputs are allocated at launch

@@ -23,6 +23,23 @@ double LoadModel::factor(double busy) const {
   return 1 + (slowdown - 1) * way * way;
 }
 
+LoadFit fit_load(const OverlapMetrics& rested, const OverlapMetrics& steady, Contention measured) {
+  if (2 * steady.overlapped < std::min(steady.compute, steady.communication)) {
+    return {.load = {}, .contention = measured};
+  }
+  LoadFit fit{
+      .load = {.rested = rested.compute / rested.step, .steady = steady.compute / steady.step},
+      .contention = measured};
+  const double lost = std::max(0.0, steady.compute - rested.compute);
+  const double explained = steady.overlapped * (1 - 1 / measured.compute);
+  if (explained <= lost) {
+    fit.load.slowdown = 1 + (lost - explained) / rested.compute;
+  } else {
+    fit.contention.compute = 1 / (1 - lost / steady.overlapped);
+  }
+  return fit;
+}
+
 Durations durations_under_load(const Graph& graph, const Schedule& schedule,
                                const Durations& durations, const LoadModel& load,
                                Contention contention, HostModel host) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "farskip/schedule/evaluate.h"
+#include "farskip/trace/metrics.h"
 
 namespace farskip {
 
@@ -9,12 +10,23 @@ namespace farskip {
 struct LoadModel {
   double rested = 0;    // share of that run's step in which compute ran
   double steady = 1;    // the same of a run that did not wait for what others bring
-  double slowdown = 1;  // what compute took in that one, over what it took in the first
+  double slowdown = 1;  // of compute in that one, beside what contention costs
 
   // In a step that computes `busy` of its time. Clocks hold until power does not last, late and
   // then fast: it grows with the square of the way from `rested` to `steady`.
   double factor(double busy) const;
 };
+
+struct LoadFit {
+  LoadModel load;
+  Contention contention;
+};
+
+// From a blocking run, and one of the same ops that did not wait. What `measured` contention does
+// not explain of the time that compute lost in it is the load's; where it would explain more than
+// all, it is taken to be as much less. Where little ran side by side in it: `measured`, and no
+// load.
+LoadFit fit_load(const OverlapMetrics& rested, const OverlapMetrics& steady, Contention measured);
 
 // The durations of a step that is played by this schedule: how busy its compute lane is and how
 // long its ops take fit each other. Throws as evaluate.
