@@ -32,9 +32,10 @@ struct RunOptions {
   bool record_routing = false;  // of every launch: none is recorded then, whatever `records` says
   const RoutingRecord* replay = nullptr;  // for routing mode replay; of the whole batch
   bool pin_threads = false;
-  bool records = true;                                     // as ExecutorOptions
-  bool timeline = true;                                    // the same
-  int never_waits_from = std::numeric_limits<int>::max();  // every second round from here on
+  bool records = true;   // as ExecutorOptions
+  bool timeline = true;  // the same
+  // Batch::never_waits: from this round on, in every second one.
+  int never_waits_from = std::numeric_limits<int>::max();
   // Compute threads of each rank on a CPU. With more than one, the bits of a row may depend on how
   // many rows stand beside it, so chunks and pieces need no longer keep bits; schedules do.
   int threads = 1;
