@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include "diamond.h"
 #include "farskip/base/error.h"
 #include "farskip/schedule/evaluate.h"
 #include "farskip/schedule/schedule.h"
@@ -7,19 +8,7 @@
 namespace farskip {
 namespace {
 
-// compute a -> communication b -> compute d; compute c is independent.
-Graph diamond() {
-  GraphBuilder builder;
-  auto value = [&] { return builder.add_value({.name = "value", .shape = {{8}}}); };
-  const ValueId in = builder.add_value({.kind = ValueKind::input, .name = "in", .shape = {{8}}});
-  const ValueId a = value(), b = value(), c = value(), d = value();
-  builder.add_op(OpKind::norm, {}, {in}, {a});
-  builder.add_op(OpKind::all_reduce, {.ranks = 2}, {a}, {b});
-  builder.add_op(OpKind::norm, {}, {in}, {c});
-  builder.add_op(OpKind::sum, {}, {b, c}, {d});
-  builder.add_output(d);
-  return builder.finish();
-}
+using testing::diamond;
 
 TEST(Verify, AcceptsWhatTheSchedulersMake) {
   const Graph graph = diamond();
