@@ -24,7 +24,7 @@ namespace {
 constexpr int64_t paced_parts = 8, pcie_parts = 32;
 constexpr int64_t least_part_bytes = 4 << 20;
 constexpr int64_t few_bytes = 64 << 10;
-constexpr size_t unsettled_works = 64;
+constexpr size_t unsettled_works = 64;  // of which it is not asked whether they are done
 
 c10::Stream take_stream(at::Device device) {
   if (device.is_cpu()) return c10::Stream(c10::Stream::DEFAULT, device);

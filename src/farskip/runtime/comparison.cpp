@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "farskip/base/error.h"
+#include "farskip/base/median.h"
 #include "farskip/base/progress.h"
 #include "farskip/runtime/contention.h"
 #include "farskip/runtime/rank_figures.h"
@@ -18,11 +19,6 @@ namespace {
 using GraphKey = std::tuple<std::string, bool, int, int>;
 GraphKey key_of(const Variant& v) {
   return {v.connectivity, v.two_batch, v.expert_chunks, v.pieces};
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values.at(values.size() / 2);
 }
 
 Sample sample_of(const std::vector<double>& seconds) {
@@ -119,7 +115,7 @@ class Comparer {
       graph.durations = gather_durations(session_, graph.blocking.graph, counted);
       const auto figures = gather_figures(session_, counted);
       graph.gap_seconds = gap_of(figures);
-      if (on_device()) graph.host = host_of(graph, figures);
+      if (on_device()) graph.host = measured_host(graph, figures);
       check_bits(keys[i], "blocking", results.back()[i]);
     }
   }
@@ -133,8 +129,8 @@ class Comparer {
   }
 
   // A host that runs ahead of its device.
-  static HostModel host_of(const Calibrated& graph,
-                           const std::vector<std::vector<RankFigures>>& figures) {
+  static HostModel measured_host(const Calibrated& graph,
+                                 const std::vector<std::vector<RankFigures>>& figures) {
     std::vector<double> seconds;
     for (const auto& round : figures) {
       seconds.push_back(std::ranges::max(round, {}, &RankFigures::host_seconds).host_seconds);

@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "farskip/base/median.h"
 #include "farskip/comm/host_gather.h"
 #include "farskip/comm/ranks.h"
 
@@ -22,11 +23,6 @@ constexpr int turns = 3;
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-double median(std::vector<double> values) {
-  std::nth_element(values.begin(), values.begin() + values.size() / 2, values.end());
-  return values[values.size() / 2];
 }
 
 // One rank's half of the benchmark: bursts of products, exchanges, or a burst beside each exchange.

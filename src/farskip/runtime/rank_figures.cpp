@@ -1,6 +1,9 @@
 #include "farskip/runtime/rank_figures.h"
 
 #include <algorithm>
+#include <utility>
+
+#include "farskip/base/median.h"
 
 namespace farskip {
 namespace {
@@ -27,10 +30,7 @@ double compute_gap(const Timeline& timeline) {
   for (size_t i = 1; i < spans.size(); ++i) {
     gaps.push_back(std::max(0.0, spans[i].first - spans[i - 1].second));
   }
-  if (gaps.empty()) return 0;
-  const auto middle = gaps.begin() + static_cast<std::ptrdiff_t>(gaps.size() / 2);
-  std::ranges::nth_element(gaps, middle);
-  return *middle;
+  return gaps.empty() ? 0 : median(std::move(gaps));
 }
 
 void append(std::vector<double>& numbers, const StepResult& result) {
@@ -87,8 +87,7 @@ Durations gather_durations(Session& session, const Graph& graph,
         means[round] += rank[round * ops + op] / static_cast<double>(all.size());
       }
     }
-    std::ranges::sort(means);
-    durations[op] = means[means.size() / 2];
+    durations[op] = median(std::move(means));
   }
   return durations;
 }

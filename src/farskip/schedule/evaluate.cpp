@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "farskip/base/error.h"
+#include "farskip/schedule/launch.h"
 
 namespace farskip {
 namespace {
@@ -72,7 +73,6 @@ class Player {
     });
   }
 
-  // As launch_all does it.
   bool launch_next() {
     while (next_ < schedule_.steps.size() && launched_[schedule_.steps[next_].op]) ++next_;
     if (next_ == schedule_.steps.size() || !host_is_free()) return false;
@@ -86,14 +86,7 @@ class Player {
     const std::vector<Step>& steps = schedule_.steps;
     if (sizes_known(steps[next_])) return next_;
     if (host_.computes || steps[next_].lane == Lane::compute) return std::nullopt;
-    for (size_t i = next_ + 1; i < steps.size(); ++i) {
-      const Step& step = steps[i];
-      if (launched_[step.op] || step.lane == Lane::communication) continue;
-      const bool free = std::ranges::all_of(step.wait_for, [&](OpId op) { return launched_[op]; });
-      if (!free || !sizes_known(step)) return std::nullopt;
-      return i;
-    }
-    return std::nullopt;
+    return step_ahead(steps, next_, launched_, [&](const Step& step) { return sizes_known(step); });
   }
 
   void launch(size_t place) {

@@ -26,12 +26,11 @@ class Walk {
 
  private:
   void run_ahead(size_t next) {
-    for (size_t i = next + 1; i < steps_.size() && !launcher_.sizes_known(steps_[next]); ++i) {
-      const Step& step = steps_[i];
-      if (launched_[step.op] || step.lane == Lane::communication) continue;
-      const bool free = std::ranges::all_of(step.wait_for, [&](OpId op) { return launched_[op]; });
-      if (!free || !launcher_.sizes_known(step)) return;
-      launch(step);
+    const auto known = [&](const Step& step) { return launcher_.sizes_known(step); };
+    while (!known(steps_[next])) {
+      const std::optional<size_t> ahead = step_ahead(steps_, next, launched_, known);
+      if (!ahead) return;
+      launch(steps_[*ahead]);
     }
   }
 
@@ -46,6 +45,18 @@ class Walk {
 };
 
 }  // namespace
+
+std::optional<size_t> step_ahead(std::span<const Step> steps, size_t next,
+                                 const std::vector<bool>& launched,
+                                 const std::function<bool(const Step&)>& sizes_known) {
+  for (size_t i = next + 1; i < steps.size(); ++i) {
+    const Step& step = steps[i];
+    if (launched[step.op] || step.lane == Lane::communication) continue;
+    const bool free = std::ranges::all_of(step.wait_for, [&](OpId op) { return launched[op]; });
+    return free && sizes_known(step) ? std::optional(i) : std::nullopt;
+  }
+  return std::nullopt;
+}
 
 void launch_all(const Schedule& schedule, bool lanes_queue, Launcher& launcher) {
   Walk(schedule, launcher).run(lanes_queue);

@@ -1,5 +1,9 @@
 #pragma once
 
+#include <functional>
+#include <optional>
+#include <span>
+
 #include "farskip/schedule/schedule.h"
 
 namespace farskip {
@@ -15,6 +19,13 @@ class Launcher {
   // No step reads the value any more.
   virtual void free(ValueId value) = 0;
 };
+
+// While the host does not know the sizes of steps[next], a collective: the place of the compute
+// step that it launches meanwhile, the first behind it that is not `launched` (by op), if that
+// waits for nothing that is not launched, and its own sizes are known. Nothing: the host waits.
+std::optional<size_t> step_ahead(std::span<const Step> steps, size_t next,
+                                 const std::vector<bool>& launched,
+                                 const std::function<bool(const Step&)>& sizes_known);
 
 // Launches every step, each lane's in the schedule's order, and frees values in that order. Where
 // lanes `queue` what they are given (on a device), the host does not stand still at a collective
