@@ -44,6 +44,16 @@ TEST_F(Cli, UsageErrorsExitWithTwoAndFailuresWithOne) {
   EXPECT_EQ(farskip("plan deepseek-v3 --connectivity sideways").status, 1);
 }
 
+// Not first that no launcher was there, or no GPU.
+TEST_F(Cli, ABuildWithoutNcclSaysSo) {
+  const bool missing = farskip("--version").text.find("nccl: not in") != std::string::npos;
+  const Output asked =
+      farskip("bench deepseek-v2-lite --layers 2 --random-weights --transport nccl", "&1");
+  EXPECT_NE(asked.status, 0);
+  EXPECT_NE(asked.text.find(missing ? "this build has no NCCL" : "WORLD_SIZE"), std::string::npos)
+      << asked.text;
+}
+
 TEST_F(Cli, InspectDescribesAsTextAndJson) {
   EXPECT_NE(farskip("inspect deepseek-v3").text.find("671.0"), std::string::npos);
   const auto json = nlohmann::json::parse(farskip("inspect qwen3-30b-a3b --json").text);

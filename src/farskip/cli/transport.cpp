@@ -17,6 +17,7 @@
 #include "farskip/comm/loopback.h"
 #include "farskip/comm/mpi.h"
 #include "farskip/comm/nccl.h"
+#include "farskip/comm/nccl_api.h"
 #include "farskip/cuda/device.h"
 #include "farskip/nn/determinism.h"
 
@@ -105,6 +106,7 @@ void run_loopback(const TransportOptions& options, const std::function<void(Rank
 
 // One rank a GPU; processes as torchrun starts them.
 void run_nccl(const TransportOptions& options, const std::function<void(Ranks&)>& work) {
+  load_nccl();  // a build without it says so before it asks for a launcher or a GPU
   const LaunchPlace place = Environment::from_process().launch_place();
   Ranks ranks{.size = place.size, .here = {place.rank}};
   std::shared_ptr<Bootstrap> bootstrap;
