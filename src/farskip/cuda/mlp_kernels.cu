@@ -1,24 +1,13 @@
 #include "farskip/cuda/divide.cuh"
 #include "farskip/cuda/mlp_kernels.h"
 #include "farskip/cuda/pack.cuh"
+#include "farskip/cuda/silu.cuh"
 
 namespace farskip::cuda {
 namespace {
 
 constexpr int block_threads = 256;
 constexpr int thread_packs = 2;  // of gate and of up each, all loaded before the first is used
-
-// The fast forms err by some 2^-21, which is nothing beside the rounding to bf16; the exact ones
-// would keep the kernel from reaching the memory's rate.
-__device__ __forceinline__ float silu(float x, float) { return x / (1.0f + expf(-x)); }
-__device__ __forceinline__ float silu(float x, __nv_bfloat16) {
-  return __fdividef(x, 1.0f + __expf(-x));
-}
-
-__device__ __forceinline__ float logistic(float x, float) { return 1.0f / (1.0f + expf(-x)); }
-__device__ __forceinline__ float logistic(float x, __nv_bfloat16) {
-  return __fdividef(1.0f, 1.0f + __expf(-x));
-}
 
 template <typename T>
 __device__ __forceinline__ Pack<T> silu_multiply(const Pack<T>& gate, const Pack<T>& up) {

@@ -3,6 +3,7 @@
 #include "farskip/cuda/copy.h"
 #include "farskip/cuda/device.h"
 #include "farskip/cuda/expert_order.h"
+#include "farskip/cuda/expert_product.h"
 #include "farskip/cuda/launch_graph.h"
 #include "farskip/cuda/loss.h"
 #include "farskip/cuda/mlp.h"
@@ -82,6 +83,20 @@ void PeerLink::join(const c10::Stream&) { refuse("join"); }
 void PeerLink::release() noexcept {}
 
 ExpertOrder order_by_expert(const at::Tensor&, int64_t) { refuse("order_by_expert"); }
+
+bool has_expert_product(const at::Tensor&, const at::Tensor&) { return false; }
+
+bool fills_gpu(const at::Tensor&, const at::Tensor&) { return false; }
+
+void expert_product_out(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                        const at::Tensor&) {
+  refuse("expert_product_out");
+}
+
+void expert_swiglu_out(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                       const at::Tensor&) {
+  refuse("expert_swiglu_out");
+}
 
 void sum_out(const at::Tensor&, std::span<const at::Tensor>) { refuse("sum_out"); }
 

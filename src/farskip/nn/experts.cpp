@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "farskip/base/error.h"
+#include "farskip/cuda/expert_order.h"
+#include "farskip/cuda/expert_product.h"
 #include "farskip/nn/check.h"
 #include "farskip/nn/linear.h"
 #include "farskip/nn/mlp.h"
@@ -160,8 +162,21 @@ void check(const at::Tensor& rows, const at::Tensor& counts, const at::Tensor& g
   require_dtype(counts, at::kLong, "experts counts");
 }
 
+// In two products that read rows where they lie and write them back there.
+at::Tensor fused(const at::Tensor& rows, const at::Tensor& counts, const at::Tensor& gate_up,
+                 const at::Tensor& down) {
+  const cuda::ExpertOrder by = cuda::order_by_expert(counts, rows.size(0));
+  const at::Tensor activated = at::empty({rows.size(0), down.size(2)}, rows.options());
+  cuda::expert_swiglu_out(activated, rows, gate_up, by.ends, by.order);
+  const at::Tensor out = at::empty_like(rows);
+  cuda::expert_product_out(out, activated, down, by.ends, by.order);
+  return out;
+}
+
 ExpertsOutput run(const at::Tensor& rows, const at::Tensor& counts, const at::Tensor& gate_up,
                   const at::Tensor& down, bool keep_products) {
+  const bool fits = cuda::has_expert_product(rows, gate_up) && cuda::has_expert_product(rows, down);
+  if (fits && !keep_products && rows.size(0) > 0) return {fused(rows, counts, gate_up, down), {}};
   if (rows.is_cpu()) return compute(rows, counts, gate_up, down, keep_products);
   if (rows.size(0) > 0) return tensor_ops::experts(rows, counts, gate_up, down);
   return {at::empty_like(rows), at::empty({0, gate_up.size(1)}, rows.options())};

@@ -3,6 +3,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/silu.h>
 
+#include "farskip/cuda/expert_product.h"
 #include "farskip/cuda/mlp.h"
 #include "farskip/nn/check.h"
 #include "farskip/nn/gpu.h"
@@ -36,6 +37,13 @@ at::Tensor swiglu(const at::Tensor& x, const at::Tensor& gate_up, const at::Tens
 void swiglu_out(const at::Tensor& out, const at::Tensor& x, const at::Tensor& gate_up,
                 const at::Tensor& down) {
   require_shape(gate_up, {-1, -1}, "mlp gate_up");
+  require_shape(down, {-1, -1}, "mlp down");
+  if (cuda::has_expert_product(x, gate_up) && cuda::fills_gpu(x, gate_up) &&
+      down.size(1) % 8 == 0) {
+    const at::Tensor activated = at::empty({x.size(0), down.size(1)}, x.options());
+    cuda::expert_swiglu_out(activated, x, gate_up.unsqueeze(0), {});
+    return linear_out(out, activated, down);
+  }
   const at::Tensor products = at::empty({x.size(0), gate_up.size(0)}, x.options());
   swiglu_saving_out(out, products, x, gate_up, down);
 }

@@ -1,0 +1,31 @@
+#pragma once
+
+#include "farskip/cuda/launch.h"
+
+namespace farskip::cuda {
+
+// Rows of several experts, each times its expert's matrix; all bf16, dense, and aligned to 16
+// bytes.
+struct ExpertProductArguments {
+  void* out;             // [rows, width]
+  const void* in;        // [rows, depth]
+  const void* matrices;  // [experts, width, depth]; with a SwiGLU [experts, 2 width, depth]
+  const int32_t* ends;   // [experts] on the device: behind an expert's last row; null: all of one
+  // On the device, [rows], or null for 0, 1, 2 ...: where an expert's rows come from (in, with a
+  // SwiGLU) or go (out, without).
+  const int64_t* order;
+  int64_t rows;
+  int experts, depth, width;  // depth and width: multiples of 8
+  int multiprocessors;        // to take, two or more
+};
+
+// Whether the current device has the matrix units that these are written for.
+bool has_expert_product_kernels();
+
+// out = in matrix^T of each expert. Rows behind the last end are left as they are.
+void launch_expert_product(const ExpertProductArguments& arguments, cudaStream_t stream);
+
+// out = silu(gate) * up, of the products with an expert's gate rows and up rows, each rounded.
+void launch_expert_swiglu(const ExpertProductArguments& arguments, cudaStream_t stream);
+
+}  // namespace farskip::cuda
