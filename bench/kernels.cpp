@@ -1,7 +1,9 @@
 // The CUDA kernels at the sizes of three models, in bf16: GB/s of the bytes that each has to move
 // (inputs once, outputs once) and percent of what the memory of an H200 gives, 4.1 TB/s. Every
-// launch takes the next of several sets of tensors, so that the cache holds none of them.
+// launch takes the next of several sets of tensors, so that the cache holds none of them. Of the
+// products of experts, beside those of libraries: TFLOP/s.
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/_grouped_mm.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -19,6 +21,7 @@
 #include <vector>
 
 #include "farskip/cuda/device.h"
+#include "farskip/cuda/expert_product.h"
 #include "farskip/cuda/launch.h"
 #include "farskip/cuda/mlp.h"
 #include "farskip/cuda/norm.h"
@@ -77,8 +80,10 @@ class Stopwatch {
 
 using Launch = std::function<void()>;
 
-// `make` gives a launch with tensors of its own; `bytes` are what one launch has to move.
-void measure(benchmark::State& state, double bytes, const std::function<Launch()>& make) {
+// `make` gives a launch with tensors of its own; `bytes` are what one launch has to move, or
+// `flops` what it multiplies and adds.
+void measure(benchmark::State& state, double bytes, const std::function<Launch()>& make,
+             double flops = 0) {
   if (!cuda_is_available()) {
     state.SkipWithError(("no GPU for these kernels: " + cuda_version()).c_str());
     return;
@@ -100,7 +105,12 @@ void measure(benchmark::State& state, double bytes, const std::function<Launch()
     state.SetIterationTime(seconds);
     total += seconds;
   }
-  const double rate = bytes * static_cast<double>(state.iterations()) / total;
+  const auto iterations = static_cast<double>(state.iterations());
+  if (flops > 0) {
+    state.counters["TFLOP/s"] = flops * iterations / total * 1e-12;
+    return;
+  }
+  const double rate = bytes * iterations / total;
   state.counters["GB/s"] = rate * 1e-9;
   state.counters["percent"] = 100.0 * rate / peak;
 }
@@ -256,6 +266,59 @@ void BM_Rope(benchmark::State& state, const Model& m) {
   });
 }
 
+// All experts of a model: their rows gathered from tokens, gate and up with a SwiGLU, down.
+struct Experts {
+  explicit Experts(const Model& m)
+      : gate_up(normal({m.experts, 2 * m.expert_width, m.width})),
+        down(normal({m.experts, m.width, m.expert_width})) {}
+  at::Tensor gate_up, down;
+};
+
+struct ExpertWork {
+  explicit ExpertWork(const Model& m)
+      : routed(m),
+        x(normal({m.tokens, m.width})),
+        ends(routed.plan.counts.cumsum(0).to(at::kInt)),
+        activated(at::empty({m.tokens * m.top_k, m.expert_width}, on_gpu())),
+        out(at::empty({m.tokens * m.top_k, m.width}, on_gpu())) {}
+  Routed routed;
+  at::Tensor x, ends, activated, out;
+};
+
+double expert_bytes(const Model& m) { return 2 * m.top_k * plane(m); }
+double expert_flops(const Model& m) {
+  return 6.0 * static_cast<double>(m.tokens * m.top_k * m.width * m.expert_width);
+}
+
+void BM_Experts(benchmark::State& state, const Model& m) {
+  if (!cuda_is_available()) return measure(state, 1, {});
+  const Experts experts(m);
+  const auto make = [&]() -> Launch {
+    return [work = ExpertWork(m), experts, top_k = m.top_k] {
+      cuda::expert_swiglu_out(work.activated, work.x, experts.gate_up, work.ends,
+                              work.routed.plan.order, top_k);
+      cuda::expert_product_out(work.out, work.activated, experts.down, work.ends);
+    };
+  };
+  measure(state, expert_bytes(m), make, expert_flops(m));
+}
+
+void BM_ExpertsOfLibraries(benchmark::State& state, const Model& m) {
+  if (!cuda_is_available()) return measure(state, 1, {});
+  const Experts experts(m);
+  const auto make = [&]() -> Launch {
+    return [work = ExpertWork(m), experts, top_k = m.top_k] {
+      cuda::permute_out(work.out, work.x, work.routed.plan.order, top_k);
+      const at::Tensor products =
+          at::_grouped_mm(work.out, experts.gate_up.transpose(1, 2), work.ends);
+      cuda::silu_multiply_out(work.activated, products);
+      benchmark::DoNotOptimize(
+          at::_grouped_mm(work.activated, experts.down.transpose(1, 2), work.ends));
+    };
+  };
+  measure(state, expert_bytes(m), make, expert_flops(m));
+}
+
 double logits_bytes(const Model& m) { return 4.0 * static_cast<double>(m.tokens * m.experts); }
 double routing_bytes(const Model& m) { return 12.0 * static_cast<double>(m.tokens * m.top_k); }
 double plan_bytes(const Model& m) { return 16.0 * static_cast<double>(m.tokens * m.top_k); }
@@ -329,6 +392,8 @@ FARSKIP_AT_EVERY_MODEL(BM_Permute);
 FARSKIP_AT_EVERY_MODEL(BM_PermuteByInverse);
 FARSKIP_AT_EVERY_MODEL(BM_PermuteQuantized);
 FARSKIP_AT_EVERY_MODEL(BM_Unpermute);
+FARSKIP_AT_EVERY_MODEL(BM_Experts);
+FARSKIP_AT_EVERY_MODEL(BM_ExpertsOfLibraries);
 FARSKIP_AT_EVERY_MODEL(BM_Rope);
 FARSKIP_AT_EVERY_MODEL(BM_Logits);
 FARSKIP_AT_EVERY_MODEL(BM_Choose);

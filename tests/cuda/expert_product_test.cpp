@@ -142,6 +142,19 @@ TEST_F(CudaExpertProduct, GathersRowsWithTheSameBits) {
   }
 }
 
+// Several choices of a token each come from its one row.
+TEST_F(CudaExpertProduct, GathersTheRowsOfSlots) {
+  const Case c{{90, 0, 210, 4}, 136, 72};
+  const Work w(c, 0);
+  const at::Tensor tokens = w.in.narrow(0, 0, w.there / 4);
+  const at::Tensor slots = tokens.repeat_interleave(4, 0).index_select(0, w.order);
+  const at::Tensor plain = poisoned({w.there, c.width}, at::kBFloat16);
+  const at::Tensor gathered = poisoned({w.there, c.width}, at::kBFloat16);
+  cuda::expert_swiglu_out(plain, slots, w.gate_up, w.ends);
+  cuda::expert_swiglu_out(gathered, tokens, w.gate_up, w.ends, w.order, 4);
+  EXPECT_TRUE(at::equal(gathered, plain));
+}
+
 // Whether blocks work alone or two together is chosen by the number of rows.
 TEST_F(CudaExpertProduct, BitsDoNotDependOnOtherRows) {
   const Case many{{5000}, 512, 2816};

@@ -100,6 +100,9 @@ TEST_F(CudaNorm, SumAndNormInOnePass) {
         cuda::sum_rms_norm_out(sum, normed, on_gpu(terms), weight.to(at::kCUDA), 1e-6);
         EXPECT_TRUE(same(sum, expected)) << count << " terms of " << width;
         EXPECT_LT(elementwise_error(normed, rms_norm(expected, weight, 1e-6)), tolerance(dtype));
+        const at::Tensor alone = poisoned({9, width}, dtype);
+        cuda::sum_rms_norm_out({}, alone, on_gpu(terms), weight.to(at::kCUDA), 1e-6);
+        EXPECT_TRUE(at::equal(alone, normed)) << "where the sum is not stored";
       }
     }
   }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "farskip/base/error.h"
+#include "farskip/graph/cost.h"
 #include "models.h"
 
 namespace farskip {
@@ -114,6 +115,46 @@ TEST(Rewrite, MergesTheReductionsThatFarskipAllows) {
   EXPECT_EQ(reductions("fresh-shared"), 4 * 3 - 1);
   // standard: shared and routed outputs are always read together.
   EXPECT_EQ(reductions("standard"), 4 * 2);
+}
+
+TEST(Rewrite, FuseMakesOneOpOfASumAndItsNorm) {
+  for (const char* preset : {"standard", "farskip", "fresh-shared"}) {
+    const Graph whole = pieces(expert_chunks(example(preset), 2), 2), fused = fuse(whole);
+    EXPECT_TRUE(fused.keeps_bits());
+    EXPECT_EQ(fused.description(), whole.description());
+    const int both = count(fused, OpKind::sum_norm);
+    EXPECT_GT(both, 0) << preset;
+    EXPECT_EQ(count(whole, OpKind::sum), count(fused, OpKind::sum) + both);
+    EXPECT_EQ(count(whole, OpKind::norm), count(fused, OpKind::norm) + both);
+    EXPECT_EQ(fused.ops().size() + both, whole.ops().size());
+    EXPECT_DOUBLE_EQ(total_cost(fused).flops, total_cost(whole).flops);
+    EXPECT_LT(total_cost(fused).bytes_moved, total_cost(whole).bytes_moved);
+    for (const Op& op : fused.ops()) {
+      if (op.kind != OpKind::sum_norm) continue;
+      EXPECT_GE(op.inputs.size(), 2u);
+      // A sum that nobody else reads is not stored.
+      for (ValueId made : op.outputs) EXPECT_FALSE(fused.consumers(made).empty());
+    }
+  }
+}
+
+TEST(Rewrite, FuseLetsTheExpertsOfOneRankGatherTheirRows) {
+  const auto fused = [](int ranks) {
+    return fuse(forward(moe_layers("qwen3-30b-a3b", 3), "standard", bf16_step(ranks, 1024, 512)));
+  };
+  EXPECT_EQ(count(fused(1), OpKind::permute), 0);
+  EXPECT_EQ(count(fused(8), OpKind::permute), 3);
+  for (const auto& [ranks, inputs] : {std::pair{1, 5u}, {8, 4u}}) {
+    const Graph graph = fused(ranks);
+    for (const Op& op : graph.ops()) {
+      if (op.kind == OpKind::experts) EXPECT_EQ(op.inputs.size(), inputs);
+    }
+  }
+}
+
+TEST(Rewrite, FusedGraphsHaveNothingLeftToFuse) {
+  const Graph fused = fuse(example());
+  EXPECT_EQ(fuse(fused).ops().size(), fused.ops().size());
 }
 
 TEST(Rewrite, RefusesWhatDoesNotApply) {

@@ -1,5 +1,6 @@
 #include "farskip/nn/experts.h"
 
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -14,6 +15,8 @@
 #include "farskip/nn/head.h"
 #include "farskip/nn/linear.h"
 #include "farskip/nn/mlp.h"
+#include "farskip/nn/permutation.h"
+#include "farskip/nn/router.h"
 #include "farskip/nn/tensor_ops.h"
 #include "random_tensors.h"
 
@@ -184,6 +187,21 @@ TEST(Experts, TakesNoRowsAndRefusesCountsThatDoNotFit) {
 }
 
 // What a backward pass computes again has the bits of what the forward pass would have kept.
+TEST(Experts, OfTokensAreThoseOfPermutedRows) {
+  for (const int64_t tokens : {0, 1, 9}) {
+    const at::Tensor x = random({tokens, 24}, 1);
+    const at::Tensor gate_up = random({5, 32, 24}, 2), down = random({5, 24, 16}, 3);
+    RouterConfig config;
+    config.experts = 5;
+    config.top_k = 2;
+    const Routing routing = choose_experts(config, random({tokens, 5}, 4), {});
+    const DispatchPlan plan = make_plan(routing.experts, at::arange(5, at::kLong));
+    const at::Tensor counts = plan.counts.unsqueeze(0);
+    EXPECT_TRUE(at::equal(experts_of_tokens(x, plan.order, 2, counts, gate_up, down),
+                          experts(permute(x, plan.order, 2), counts, gate_up, down)));
+  }
+}
+
 TEST(Experts, ProductsAloneAreThoseThatAreSaved) {
   const ExpertCase c(64, 48);
   const at::Tensor products = experts_products(c.rows, c.counts, c.gate_up);

@@ -26,14 +26,14 @@ void require_index(const at::Tensor& index, int64_t size, at::ScalarType dtype, 
 // What the two functions have in common; `halves`: matrices for each column of `out`.
 ExpertProductArguments arguments_of(const at::Tensor& out, const at::Tensor& rows,
                                     const at::Tensor& matrices, const at::Tensor& ends,
-                                    const at::Tensor& order, int64_t halves) {
+                                    const at::Tensor& order, int64_t halves, int64_t choices) {
   require_on_gpu(rows, {-1, -1}, at::kBFloat16, "expert rows");
-  require_on_gpu(out, {rows.size(0), -1}, at::kBFloat16, "expert output");
+  require_on_gpu(out, {rows.size(0) * choices, -1}, at::kBFloat16, "expert output");
   const int64_t width = out.size(1), experts = ends.defined() ? ends.size(0) : 1;
   require_on_gpu(matrices, {experts, halves * width, rows.size(1)}, at::kBFloat16,
                  "expert matrices");
   require_index(ends, experts, at::kInt, "expert ends");
-  require_index(order, rows.size(0), at::kLong, "expert order");
+  require_index(order, out.size(0), at::kLong, "expert order");
   require_one_device("expert_product", {out, rows, matrices, ends, order});
   if (!has_expert_product(rows, matrices) || !is_dense_bf16(out)) {
     throw UnsupportedError("there is no kernel for such a product",
@@ -47,7 +47,8 @@ ExpertProductArguments arguments_of(const at::Tensor& out, const at::Tensor& row
           .matrices = matrices.const_data_ptr(),
           .ends = ends.defined() ? ends.const_data_ptr<int32_t>() : nullptr,
           .order = order.defined() ? order.const_data_ptr<int64_t>() : nullptr,
-          .rows = rows.size(0),
+          .rows = out.size(0),
+          .choices = static_cast<int>(choices),
           .experts = static_cast<int>(experts),
           .depth = static_cast<int>(rows.size(1)),
           .width = static_cast<int>(width),
@@ -75,15 +76,16 @@ bool fills_gpu(const at::Tensor& rows, const at::Tensor& matrix) {
 
 void expert_product_out(const at::Tensor& out, const at::Tensor& rows, const at::Tensor& matrices,
                         const at::Tensor& ends, const at::Tensor& order) {
-  const ExpertProductArguments arguments = arguments_of(out, rows, matrices, ends, order, 1);
+  const ExpertProductArguments arguments = arguments_of(out, rows, matrices, ends, order, 1, 1);
   if (out.numel() == 0) return;
   const c10::cuda::CUDAGuard guard(out.device());
   launch_expert_product(arguments, stream_of(out));
 }
 
 void expert_swiglu_out(const at::Tensor& out, const at::Tensor& rows, const at::Tensor& gate_up,
-                       const at::Tensor& ends, const at::Tensor& order) {
-  const ExpertProductArguments arguments = arguments_of(out, rows, gate_up, ends, order, 2);
+                       const at::Tensor& ends, const at::Tensor& order, int64_t choices) {
+  const ExpertProductArguments arguments =
+      arguments_of(out, rows, gate_up, ends, order, 2, order.defined() ? choices : 1);
   if (out.numel() == 0) return;
   const c10::cuda::CUDAGuard guard(out.device());
   launch_expert_swiglu(arguments, stream_of(out));

@@ -21,10 +21,10 @@ void expert_product_out(const at::Tensor& out, const at::Tensor& rows, const at:
                         const at::Tensor& ends, const at::Tensor& order = {});
 
 // silu(gate) * up of the products with gate_up [E, 2 S, K] (gate rows, then up rows), each rounded
-// to bf16 as if operators made them one by one: rows [n, K] in the order of `order`, out [n, S] by
-// expert.
+// to bf16 as if operators made them one by one: out [n, S] by expert; rows [n / choices, K], of
+// which row order[i] / choices comes at place i.
 void expert_swiglu_out(const at::Tensor& out, const at::Tensor& rows, const at::Tensor& gate_up,
-                       const at::Tensor& ends, const at::Tensor& order = {});
+                       const at::Tensor& ends, const at::Tensor& order = {}, int64_t choices = 1);
 
 // Whether rows [n, K] of one matrix [M, K] fill the GPU's matrix units with whole tiles: with
 // fewer, libraries' kernels for few rows are faster.

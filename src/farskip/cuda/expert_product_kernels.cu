@@ -128,7 +128,7 @@ __device__ __forceinline__ void gather_tiles(SharedMemory& shared, const CUtenso
 #pragma unroll
     for (int i = 0; i < thread_rows; ++i) {
       const int row = min(tiles.row + first_row + 16 * i, tiles.end - 1);
-      from[i] = static_cast<const uint4*>(a.in) + a.order[row] * (a.depth / 8) + part;
+      from[i] = static_cast<const uint4*>(a.in) + a.order[row] / a.choices * (a.depth / 8) + part;
     }
     for (int k = 0; k < work.steps; ++k, turn.next()) {
       wait_for(&shared.empty[turn.stage], turn.parity ^ 1);
@@ -344,9 +344,10 @@ void launch_with(const ExpertProductArguments& a, cudaStream_t stream) {
       .attrs = &cluster,
       .numAttrs = 1};
   const int64_t matrix_rows = int64_t{a.experts} * a.width * matrices_of<form>;
-  check_call(cudaLaunchKernelEx(&config, kernel, map_of(a.in, a.rows, a.depth, group_rows),
-                                map_of(a.matrices, matrix_rows, a.depth, half_columns), work),
-             "cudaLaunchKernelEx");
+  check_call(
+      cudaLaunchKernelEx(&config, kernel, map_of(a.in, a.rows / a.choices, a.depth, group_rows),
+                         map_of(a.matrices, matrix_rows, a.depth, half_columns), work),
+      "cudaLaunchKernelEx");
 }
 
 // Two blocks together multiply a tile in 0.85 of the time that they take alone.

@@ -8,13 +8,14 @@ namespace farskip::cuda {
 // bytes.
 struct ExpertProductArguments {
   void* out;             // [rows, width]
-  const void* in;        // [rows, depth]
+  const void* in;        // [rows / choices, depth]
   const void* matrices;  // [experts, width, depth]; with a SwiGLU [experts, 2 width, depth]
   const int32_t* ends;   // [experts] on the device: behind an expert's last row; null: all of one
-  // On the device, [rows], or null for 0, 1, 2 ...: where an expert's rows come from (in, with a
-  // SwiGLU) or go (out, without).
+  // On the device, [rows], or null for 0, 1, 2 ...: where an expert's rows go in `out`, or, with a
+  // SwiGLU, `choices` times the row of `in` that they are.
   const int64_t* order;
   int64_t rows;
+  int choices;
   int experts, depth, width;  // depth and width: multiples of 8
   int multiprocessors;        // to take, two or more
 };

@@ -94,7 +94,7 @@ void expert_product_out(const at::Tensor&, const at::Tensor&, const at::Tensor&,
 }
 
 void expert_swiglu_out(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                       const at::Tensor&) {
+                       const at::Tensor&, int64_t) {
   refuse("expert_swiglu_out");
 }
 

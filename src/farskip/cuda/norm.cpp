@@ -94,29 +94,31 @@ void rms_norm_out(const at::Tensor& out, const at::Tensor& x, const at::Tensor& 
 
 void sum_rms_norm_out(const at::Tensor& sum, const at::Tensor& normed,
                       std::span<const at::Tensor> terms, const at::Tensor& weight, double eps) {
-  require_on_gpu(sum, {-1, -1}, "sum");
-  require_contiguous(sum, "sum");
-  require_terms(sum, terms);
-  require_on_gpu(normed, sum.sizes(), sum.scalar_type(), "rms_norm output");
-  require_one_device("sum_rms_norm", {sum, normed});
+  require_on_gpu(normed, {-1, -1}, "rms_norm output");
   require_contiguous(normed, "rms_norm output");
-  require_norm(sum, weight);
-  if (sum.numel() == 0) return;
-  const c10::cuda::CUDAGuard guard(sum.device());
-  launch_rms_norm(element_of(sum, "sum"),
-                  {.terms = last_terms(sum, terms),
-                   .sum = sum.mutable_data_ptr(),
+  if (sum.defined()) {
+    require_on_gpu(sum, normed.sizes(), normed.scalar_type(), "sum");
+    require_contiguous(sum, "sum");
+  }
+  require_terms(normed, terms);
+  require_one_device("sum_rms_norm", {normed, sum});
+  require_norm(normed, weight);
+  if (normed.numel() == 0) return;
+  const c10::cuda::CUDAGuard guard(normed.device());
+  launch_rms_norm(element_of(normed, "rms_norm output"),
+                  {.terms = last_terms(sum.defined() ? sum : normed, terms),
+                   .sum = sum.defined() ? sum.mutable_data_ptr() : nullptr,
                    .normed = normed.mutable_data_ptr(),
                    .weight = weight.const_data_ptr(),
-                   .rows = sum.size(0),
+                   .rows = normed.size(0),
                    .heads = 1,
-                   .width = sum.size(1),
-                   .in_stride = sum.size(1),
+                   .width = normed.size(1),
+                   .in_stride = normed.size(1),
                    .in_head_stride = 0,
-                   .out_stride = sum.size(1),
+                   .out_stride = normed.size(1),
                    .out_head_stride = 0,
                    .eps = static_cast<float>(eps)},
-                  stream_of(sum));
+                  stream_of(normed));
 }
 
 }  // namespace farskip::cuda

@@ -21,7 +21,8 @@ void sum_out(const at::Tensor& out, std::span<const at::Tensor> terms);
 void rms_norm_out(const at::Tensor& out, const at::Tensor& x, const at::Tensor& weight, double eps);
 
 // Both in one pass: sum = ((a + b) + c) + ... and normed = rms_norm(sum). All are contiguous
-// [rows, H]; weight [H]. `sum` may be the first term and must not be `normed`.
+// [rows, H]; weight [H]. `sum` may be the first term and must not be `normed`; undefined, it is not
+// stored.
 void sum_rms_norm_out(const at::Tensor& sum, const at::Tensor& normed,
                       std::span<const at::Tensor> terms, const at::Tensor& weight, double eps);
 

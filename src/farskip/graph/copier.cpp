@@ -9,7 +9,7 @@ GraphCopier::GraphCopier(const Graph& source, bool keeps_bits, const std::string
   for (const Symbol& symbol : source.symbols()) builder_.add_symbol(symbol);
   builder_.set_micro_batches(source.micro_batches());
   builder_.set_keeps_bits(source.keeps_bits() && keeps_bits);
-  builder_.set_description(source.description() + ", " + suffix);
+  builder_.set_description(source.description() + (suffix.empty() ? "" : ", " + suffix));
 }
 
 ValueId GraphCopier::map(ValueId old) {

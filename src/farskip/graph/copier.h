@@ -12,7 +12,7 @@ namespace farskip {
 class GraphCopier {
  public:
   // The new graph keeps bits if the source does and `keeps_bits` is true; `suffix` is added to its
-  // description.
+  // description, if there is one.
   GraphCopier(const Graph& source, bool keeps_bits, const std::string& suffix);
 
   GraphBuilder& builder() { return builder_; }
@@ -20,6 +20,8 @@ class GraphCopier {
   ValueId map(ValueId old);
   std::vector<ValueId> map(std::span<const ValueId> old);
   void bind(ValueId old, ValueId replacement) { values_.at(old) = replacement; }
+  // The new op stands for an old one besides the one that it was added for.
+  void also_for(OpId old, OpId added) { ops_.at(old).push_back(added); }
   // The ops that stand for an old one: its copy, or what the rewrite has added for it so far.
   std::span<const OpId> ops_for(OpId old) const { return ops_.at(old); }
 

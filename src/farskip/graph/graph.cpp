@@ -33,6 +33,7 @@ const char* to_string(OpKind kind) {
                                                             "rope tables",
                                                             "sum",
                                                             "norm",
+                                                            "sum and norm",
                                                             "attention prepare",
                                                             "attention core",
                                                             "output projection",

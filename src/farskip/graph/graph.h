@@ -79,6 +79,7 @@ enum class OpKind {
   rope_tables,        // positions -> cosines, sines
   sum,                // terms -> their sum, left to right, each rounded to the stream's dtype
   norm,               // rows, weight -> rows
+  sum_norm,           // terms, weight -> [their sum,] the norm of it
   attention_prepare,  // normed rows, cosines, sines, weights -> q, k, v
   attention_core,     // q, k, v -> per-head outputs
   output_projection,  // per-head outputs, weight -> rows
@@ -88,7 +89,7 @@ enum class OpKind {
   permute,            // normed rows, order, counts -> rows or packets to send
   dispatch,           // rows or packets to send -> received ones (all-to-all)
   arrange,            // received packets -> rows by expert; per-rank: and where each lies
-  experts,            // received rows, weights -> expert outputs
+  experts,            // received rows, weights -> expert outputs; fused: of rows not yet permuted
   weigh,              // per-rank: where rows lie, weights, expert outputs -> a sum a received row
   combine,            // expert outputs or sums -> rows back at their tokens' home (all-to-all)
   unpermute,          // rows, inverse order [, routing weights] -> routed output

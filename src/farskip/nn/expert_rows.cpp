@@ -12,6 +12,7 @@
 
 #include "farskip/base/error.h"
 #include "farskip/cuda/expert_order.h"
+#include "farskip/cuda/expert_product.h"
 #include "farskip/cuda/permutation.h"
 #include "farskip/nn/check.h"
 #include "farskip/nn/gpu.h"
@@ -89,8 +90,14 @@ at::Tensor ExpertRows::by_source(const at::Tensor& rows) const { return gather(r
 
 at::Tensor ExpertRows::product(const at::Tensor& rows, const at::Tensor& matrices) const {
   require_shape(matrices, {ends_.size(0), rows.size(1), -1}, "expert matrices");
-  if (!rows.is_cpu()) return at::_grouped_mm(rows, matrices, ends_);
+  const at::Tensor stored = matrices.transpose(1, 2);
+  const bool has_kernel = cuda::has_expert_product(rows, stored);
+  if (!has_kernel && !rows.is_cpu()) return at::_grouped_mm(rows, matrices, ends_);
   at::Tensor out = at::empty({rows.size(0), matrices.size(2)}, rows.options());
+  if (has_kernel) {
+    cuda::expert_product_out(out, rows, stored, ends_);
+    return out;
+  }
   for_each_expert(ends_, [&](int64_t expert, int64_t first, int64_t count) {
     if (count == 0) return;
     at::Tensor part = out.narrow(0, first, count);

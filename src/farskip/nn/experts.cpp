@@ -13,6 +13,7 @@
 #include "farskip/nn/check.h"
 #include "farskip/nn/linear.h"
 #include "farskip/nn/mlp.h"
+#include "farskip/nn/permutation.h"
 #include "farskip/nn/tensor_ops.h"
 
 namespace farskip {
@@ -162,6 +163,10 @@ void check(const at::Tensor& rows, const at::Tensor& counts, const at::Tensor& g
   require_dtype(counts, at::kLong, "experts counts");
 }
 
+bool has_fused(const at::Tensor& rows, const at::Tensor& gate_up, const at::Tensor& down) {
+  return cuda::has_expert_product(rows, gate_up) && cuda::has_expert_product(rows, down);
+}
+
 // In two products that read rows where they lie and write them back there.
 at::Tensor fused(const at::Tensor& rows, const at::Tensor& counts, const at::Tensor& gate_up,
                  const at::Tensor& down) {
@@ -173,10 +178,22 @@ at::Tensor fused(const at::Tensor& rows, const at::Tensor& counts, const at::Ten
   return out;
 }
 
+at::Tensor fused_of_tokens(const at::Tensor& x, const at::Tensor& order, int64_t top_k,
+                           const at::Tensor& counts, const at::Tensor& gate_up,
+                           const at::Tensor& down) {
+  const at::Tensor ends = cuda::order_by_expert(counts, order.size(0)).ends;
+  const at::Tensor activated = at::empty({order.size(0), down.size(2)}, x.options());
+  cuda::expert_swiglu_out(activated, x, gate_up, ends, order, top_k);
+  const at::Tensor out = at::empty({order.size(0), x.size(1)}, x.options());
+  cuda::expert_product_out(out, activated, down, ends);
+  return out;
+}
+
 ExpertsOutput run(const at::Tensor& rows, const at::Tensor& counts, const at::Tensor& gate_up,
                   const at::Tensor& down, bool keep_products) {
-  const bool fits = cuda::has_expert_product(rows, gate_up) && cuda::has_expert_product(rows, down);
-  if (fits && !keep_products && rows.size(0) > 0) return {fused(rows, counts, gate_up, down), {}};
+  if (!keep_products && rows.size(0) > 0 && has_fused(rows, gate_up, down)) {
+    return {fused(rows, counts, gate_up, down), {}};
+  }
   if (rows.is_cpu()) return compute(rows, counts, gate_up, down, keep_products);
   if (rows.size(0) > 0) return tensor_ops::experts(rows, counts, gate_up, down);
   return {at::empty_like(rows), at::empty({0, gate_up.size(1)}, rows.options())};
@@ -199,6 +216,17 @@ at::Tensor experts(const at::Tensor& rows, const at::Tensor& counts, const at::T
     return weights.narrow(0, first_expert, counts.size(1));
   };
   return run(rows, counts, part(gate_up), part(down), false).rows;
+}
+
+at::Tensor experts_of_tokens(const at::Tensor& x, const at::Tensor& order, int64_t top_k,
+                             const at::Tensor& counts, const at::Tensor& gate_up,
+                             const at::Tensor& down) {
+  if (x.size(0) == 0 || !has_fused(x, gate_up, down)) {
+    return experts(permute(x, order, top_k), counts, gate_up, down);
+  }
+  check(x, counts, gate_up, down);
+  require_shape(counts, {1, down.size(0)}, "experts counts");
+  return fused_of_tokens(x, order, top_k, counts, gate_up, down);
 }
 
 ExpertsOutput experts_saving(const at::Tensor& rows, const at::Tensor& counts,

@@ -17,6 +17,13 @@ namespace farskip {
 at::Tensor experts(const at::Tensor& rows, const at::Tensor& counts, const at::Tensor& gate_up,
                    const at::Tensor& down, int64_t first_expert = 0);
 
+// Of one rank that has all experts, from tokens: x [T, H], and the slot t * top_k + j that each of
+// the T * top_k rows by expert holds (DispatchPlan::order); counts int64 [1, E]. Result by expert,
+// with the bits of experts(permute(x, order, top_k), ...).
+at::Tensor experts_of_tokens(const at::Tensor& x, const at::Tensor& order, int64_t top_k,
+                             const at::Tensor& counts, const at::Tensor& gate_up,
+                             const at::Tensor& down);
+
 // The same, keeping what the gradient needs, with the weights of just the E experts.
 struct ExpertsOutput {
   at::Tensor rows;      // [N, H], as experts

@@ -54,7 +54,7 @@ std::vector<Graph> build_variant(const ModelConfig& model, const Variant& varian
   if (spec.form == ParallelForm::replicated_all_reduce) graph = merge_reductions(graph);
   graph = expert_chunks(graph, variant.expert_chunks);
   graph = pieces(graph, variant.pieces);
-  if (!training) return {graph};
+  if (!training) return {fuse(graph)};
   std::vector<Graph> stages = {graph};
   if (training->stages > 1 || training->micro_batches > 1) {
     stages = pipeline_stages(graph, even_stages(model.layer_count(), training->stages),

@@ -57,16 +57,20 @@ void sum_on_device(Inputs in, const at::Tensor& out) {
   for (size_t i = 1; i < in.size(); ++i) at::add_out(sum, i == 1 ? in[0] : sum, in[i]);
 }
 
-void run_sum(const KernelContext& context, Inputs in, Outputs out) {
+void check_terms(const Op& op, Inputs in, const at::Tensor& out) {
   for (const at::Tensor& term : in) {
-    if (term.is_contiguous() && term.sizes() == out[0].sizes() &&
-        term.scalar_type() == out[0].scalar_type()) {
+    if (term.is_contiguous() && term.sizes() == out.sizes() &&
+        term.scalar_type() == out.scalar_type()) {
       continue;
     }
-    throw Error("a term does not fit the sum", {.where = describe(context.op),
-                                                .expected = c10::str(out[0].sizes()),
+    throw Error("a term does not fit the sum", {.where = describe(op),
+                                                .expected = c10::str(out.sizes()),
                                                 .found = c10::str(term.sizes())});
   }
+}
+
+void run_sum(const KernelContext& context, Inputs in, Outputs out) {
+  check_terms(context.op, in, out[0]);
   if (!out[0].is_cpu()) return sum_on_device(in, out[0]);
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kBFloat16, at::kHalf, out[0].scalar_type(), "sum",
                                   [&] { sum_terms<scalar_t>(in, out[0]); });
@@ -74,6 +78,21 @@ void run_sum(const KernelContext& context, Inputs in, Outputs out) {
 
 void run_norm(const KernelContext& context, Inputs in, Outputs out) {
   rms_norm_out(out[0], in[0], in[1], context.model.norm_eps);
+}
+
+void run_sum_norm(const KernelContext& context, Inputs in, Outputs out) {
+  const Inputs terms = in.first(in.size() - 1);
+  const at::Tensor &weight = in.back(), &normed = out.back();
+  const double eps = context.model.norm_eps;
+  const bool stores_sum = out.size() > 1;
+  if (has_gpu_kernels(normed)) {
+    check_terms(context.op, terms, normed);
+    const at::Tensor sum = stores_sum ? out[0] : at::Tensor();
+    return cuda::sum_rms_norm_out(sum, normed, terms, weight, eps);
+  }
+  at::Tensor sum = stores_sum ? out[0] : at::empty_like(normed);
+  run_sum(context, terms, {&sum, 1});
+  rms_norm_out(normed, sum, weight, eps);
 }
 
 void run_attention_prepare(const KernelContext& context, Inputs in, Outputs out) {
@@ -192,6 +211,7 @@ KernelTable step_kernels() {
   table.add(OpKind::rope_tables, making(run_rope_tables));
   table.add(OpKind::sum, recordable({.kernel = run_sum}));
   table.add(OpKind::norm, recordable({.kernel = run_norm}));
+  table.add(OpKind::sum_norm, recordable({.kernel = run_sum_norm}));
   table.add(OpKind::attention_prepare, recordable(making(run_attention_prepare)));
   table.add(OpKind::attention_core, recordable(making(run_attention_core)));
   table.add(OpKind::output_projection, recordable({.kernel = run_linear}));

@@ -104,9 +104,14 @@ void run_permute(const KernelContext& context, Inputs in, Outputs out) {
   packet_weights(out[0], layout).copy_(choices.weights);
 }
 
-// in: received rows, rows received per rank and local expert, weights of the chunk.
+// in: received rows, rows received per rank and local expert, weights of the chunk; or tokens, rows
+// of each expert, weights, and the slot that each row holds.
 void run_experts(const KernelContext& context, Inputs in, Outputs out) {
   const at::Tensor counts = counts_of_chunk(context, in[1]);
+  if (in.size() > 4) {
+    const int64_t top_k = context.op.attributes.top_k;
+    return deliver(out[0], experts_of_tokens(in[0], in[4], top_k, counts, in[2], in[3]));
+  }
   if (out.size() == 1) return deliver(out[0], experts(in[0], counts, in[2], in[3]));
   ExpertsOutput made = experts_saving(in[0], counts, in[2], in[3]);
   deliver(out[0], std::move(made.rows));

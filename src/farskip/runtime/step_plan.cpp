@@ -59,8 +59,8 @@ Graph build_step(const ModelConfig& model, const Connectivity& connectivity, int
     graph = recompute(differentiate(graph, dtype_of(form.gradients)), form.recompute);
   }
   if (form.two_batch) graph = two_batch(graph);
-  graph = expert_chunks(graph, form.expert_chunks);
-  return pieces(graph, form.pieces);
+  graph = pieces(expert_chunks(graph, form.expert_chunks), form.pieces);
+  return form.goal == StepGoal::gradients ? graph : fuse(graph);
 }
 
 PlannedStep schedule_step(Graph graph, const std::string& schedule, const Durations& durations) {

@@ -75,8 +75,8 @@ bool begins_routed_gradient(OpKind kind) {
 }
 
 bool goes_where_it_is_read(const Op& op) {
-  return op.kind == OpKind::sum || op.kind == OpKind::norm || op.kind == OpKind::join ||
-         op.kind == OpKind::norm_gradient || op.attributes.again;
+  return op.kind == OpKind::sum || op.kind == OpKind::norm || op.kind == OpKind::sum_norm ||
+         op.kind == OpKind::join || op.kind == OpKind::norm_gradient || op.attributes.again;
 }
 
 class Places {
