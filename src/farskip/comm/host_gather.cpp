@@ -1,6 +1,7 @@
 #include "farskip/comm/host_gather.h"
 
 #include <ATen/ops/empty.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 
 namespace farskip {
 
@@ -10,7 +11,10 @@ at::Tensor gather_on_host(Group& group, const at::Tensor& own, Tag tag) {
   // From pageable memory, so the copy is over when the call returns.
   const at::Tensor mine = own.to(group.device());
   const at::Tensor all = at::empty(shape, mine.options());
-  group.all_gather(all, mine, tag).synchronize();
+  // Libtorch fills new memory on this thread's stream when it is asked to be deterministic.
+  const c10::Stream stream =
+      c10::impl::VirtualGuardImpl(group.device().type()).getStream(group.device());
+  group.all_gather(all, mine, tag, Event::record(stream)).synchronize();
   return all.cpu();
 }
 

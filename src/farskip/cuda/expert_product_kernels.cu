@@ -128,7 +128,8 @@ __device__ __forceinline__ void gather_tiles(SharedMemory& shared, const CUtenso
 #pragma unroll
     for (int i = 0; i < thread_rows; ++i) {
       const int row = min(tiles.row + first_row + 16 * i, tiles.end - 1);
-      from[i] = static_cast<const uint4*>(a.in) + a.order[row] / a.choices * (a.depth / 8) + part;
+      from[i] = static_cast<const uint4*>(a.in) +
+                int64_t{static_cast<int>(a.order[row]) / a.choices} * (a.depth / 8) + part;
     }
     for (int k = 0; k < work.steps; ++k, turn.next()) {
       wait_for(&shared.empty[turn.stage], turn.parity ^ 1);

@@ -97,9 +97,10 @@ __device__ __forceinline__ void load_box_for_two(void* to, const CUtensorMap& ma
       : "memory");
 }
 
-// Queues a copy of 16 bytes, or of zeros where `there` is false.
+// Queues a copy of 16 bytes, or of zeros where `there` is false; what lies beside them in memory
+// comes to the second-level cache, as it does with boxes.
 __device__ __forceinline__ void copy_part(uint32_t to, const void* from, bool there) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
+  asm volatile("cp.async.cg.shared.global.L2::256B [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
                "r"(there ? 16 : 0)
                : "memory");
 }

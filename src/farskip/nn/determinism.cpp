@@ -33,6 +33,8 @@ void use_deterministic_kernels(bool deterministic) {
   // cuBLAS promises the same bits on several streams only with workspaces of a fixed size.
   if (deterministic) ::setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);
   at::globalContext().setDeterministicAlgorithms(deterministic, /*warn_only=*/false);
+  // Nothing reads what it has not written, so that filling memory would only take time.
+  at::globalContext().setDeterministicFillUninitializedMemory(false);
 }
 
 }  // namespace farskip

@@ -60,7 +60,7 @@ Graph build_step(const ModelConfig& model, const Connectivity& connectivity, int
   }
   if (form.two_batch) graph = two_batch(graph);
   graph = pieces(expert_chunks(graph, form.expert_chunks), form.pieces);
-  return form.goal == StepGoal::gradients ? graph : fuse(graph);
+  return form.fused && form.goal != StepGoal::gradients ? fuse(graph) : graph;
 }
 
 PlannedStep schedule_step(Graph graph, const std::string& schedule, const Durations& durations) {

@@ -23,6 +23,7 @@ struct StepForm {
   bool two_batch = false;
   int expert_chunks = 1;
   int pieces = 1;
+  bool fused = true;  // see fuse; not where gradients are computed, or stages are to be cut
   DispatchForm dispatch = DispatchForm::per_expert;
   bool fp8_wire = false;  // dispatch sends rows in FP8, with a scale per 128 values
   RoutingMode routing = RoutingMode::model;
