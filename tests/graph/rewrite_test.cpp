@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
+#include <string>
 #include <vector>
 
 #include "farskip/base/error.h"
@@ -147,7 +149,31 @@ TEST(Rewrite, FuseLetsTheExpertsOfOneRankGatherTheirRows) {
   for (const auto& [ranks, inputs] : {std::pair{1, 5u}, {8, 4u}}) {
     const Graph graph = fused(ranks);
     for (const Op& op : graph.ops()) {
-      if (op.kind == OpKind::experts) EXPECT_EQ(op.inputs.size(), inputs);
+      if (op.kind != OpKind::experts) continue;
+      EXPECT_EQ(op.inputs.size(), inputs);
+    }
+  }
+}
+
+// Whatever reads what: nothing is lost, and what is multiplied stays what it was.
+TEST(Rewrite, FuseAppliesToEveryModelAndConnectivity) {
+  for (const BuiltinModel& model : builtin_models()) {
+    ModelConfig cut = load_model(std::string(model.name));
+    cut.layers.resize(std::min<size_t>(cut.layers.size(), 4));
+    if (!cut.attention.window.empty()) cut.attention.window.resize(cut.layers.size());
+    for (const std::string_view preset : connectivity_presets()) {
+      for (const int ranks : {1, 8}) {
+        SCOPED_TRACE(std::string(model.name) + ", " + std::string(preset));
+        StepSpec spec = bf16_step(ranks, 1024, 512);
+        if (ranks > 1 && preset == "standard") spec.form = ParallelForm::replicated_all_reduce;
+        const Graph whole = forward(cut, std::string(preset).c_str(), spec), fused = fuse(whole);
+        EXPECT_DOUBLE_EQ(total_cost(fused).flops, total_cost(whole).flops);
+        EXPECT_DOUBLE_EQ(total_cost(fused).bytes_sent, total_cost(whole).bytes_sent);
+        const int both = count(fused, OpKind::sum_norm);
+        EXPECT_EQ(count(whole, OpKind::sum), count(fused, OpKind::sum) + both);
+        EXPECT_EQ(count(whole, OpKind::norm), count(fused, OpKind::norm) + both);
+        EXPECT_EQ(fused.outputs().size(), whole.outputs().size());
+      }
     }
   }
 }
