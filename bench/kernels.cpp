@@ -80,14 +80,17 @@ class Stopwatch {
 
 using Launch = std::function<void()>;
 
+bool has_gpu(benchmark::State& state) {
+  if (cuda_is_available()) return true;
+  state.SkipWithError(("no GPU for these kernels: " + cuda_version()).c_str());
+  return false;
+}
+
 // `make` gives a launch with tensors of its own; `bytes` are what one launch has to move, or
 // `flops` what it multiplies and adds.
 void measure(benchmark::State& state, double bytes, const std::function<Launch()>& make,
              double flops = 0) {
-  if (!cuda_is_available()) {
-    state.SkipWithError(("no GPU for these kernels: " + cuda_version()).c_str());
-    return;
-  }
+  if (!has_gpu(state)) return;
   const int sets = std::clamp(static_cast<int>(4 * cache / bytes) + 1, 2, 24);
   std::vector<Launch> launches;
   for (int i = 0; i < sets; ++i) launches.push_back(make());
@@ -285,38 +288,36 @@ struct ExpertWork {
   at::Tensor x, ends, activated, out;
 };
 
-double expert_bytes(const Model& m) { return 2 * m.top_k * plane(m); }
-double expert_flops(const Model& m) {
-  return 6.0 * static_cast<double>(m.tokens * m.top_k * m.width * m.expert_width);
+// `run` multiplies the rows of a work by all experts, whose weights every launch shares.
+void measure_experts(benchmark::State& state, const Model& m,
+                     const std::function<void(const ExpertWork&, const Experts&)>& run) {
+  if (!has_gpu(state)) return;
+  const Experts experts(m);
+  const double rows = static_cast<double>(m.tokens * m.top_k);
+  const double matrices = 3.0 * static_cast<double>(m.width * m.expert_width);
+  measure(
+      state, 2 * m.top_k * plane(m),
+      [&]() -> Launch { return [=, work = ExpertWork(m)] { run(work, experts); }; },
+      2 * rows * matrices);
 }
 
 void BM_Experts(benchmark::State& state, const Model& m) {
-  if (!cuda_is_available()) return measure(state, 1, {});
-  const Experts experts(m);
-  const auto make = [&]() -> Launch {
-    return [work = ExpertWork(m), experts, top_k = m.top_k] {
-      cuda::expert_swiglu_out(work.activated, work.x, experts.gate_up, work.ends,
-                              work.routed.plan.order, top_k);
-      cuda::expert_product_out(work.out, work.activated, experts.down, work.ends);
-    };
-  };
-  measure(state, expert_bytes(m), make, expert_flops(m));
+  measure_experts(state, m, [top_k = m.top_k](const ExpertWork& work, const Experts& experts) {
+    cuda::expert_swiglu_out(work.activated, work.x, experts.gate_up, work.ends,
+                            work.routed.plan.order, top_k);
+    cuda::expert_product_out(work.out, work.activated, experts.down, work.ends);
+  });
 }
 
 void BM_ExpertsOfLibraries(benchmark::State& state, const Model& m) {
-  if (!cuda_is_available()) return measure(state, 1, {});
-  const Experts experts(m);
-  const auto make = [&]() -> Launch {
-    return [work = ExpertWork(m), experts, top_k = m.top_k] {
-      cuda::permute_out(work.out, work.x, work.routed.plan.order, top_k);
-      const at::Tensor products =
-          at::_grouped_mm(work.out, experts.gate_up.transpose(1, 2), work.ends);
-      cuda::silu_multiply_out(work.activated, products);
-      benchmark::DoNotOptimize(
-          at::_grouped_mm(work.activated, experts.down.transpose(1, 2), work.ends));
-    };
-  };
-  measure(state, expert_bytes(m), make, expert_flops(m));
+  measure_experts(state, m, [top_k = m.top_k](const ExpertWork& work, const Experts& experts) {
+    cuda::permute_out(work.out, work.x, work.routed.plan.order, top_k);
+    const at::Tensor products =
+        at::_grouped_mm(work.out, experts.gate_up.transpose(1, 2), work.ends);
+    cuda::silu_multiply_out(work.activated, products);
+    benchmark::DoNotOptimize(
+        at::_grouped_mm(work.activated, experts.down.transpose(1, 2), work.ends));
+  });
 }
 
 double logits_bytes(const Model& m) { return 4.0 * static_cast<double>(m.tokens * m.experts); }

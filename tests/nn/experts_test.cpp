@@ -186,7 +186,6 @@ TEST(Experts, TakesNoRowsAndRefusesCountsThatDoNotFit) {
   EXPECT_THROW(experts(c.rows, c.counts.to(at::kInt), c.gate_up, c.down), Error);
 }
 
-// What a backward pass computes again has the bits of what the forward pass would have kept.
 TEST(Experts, OfTokensAreThoseOfPermutedRows) {
   for (const int64_t tokens : {0, 1, 9}) {
     const at::Tensor x = random({tokens, 24}, 1);
@@ -202,6 +201,7 @@ TEST(Experts, OfTokensAreThoseOfPermutedRows) {
   }
 }
 
+// What a backward pass computes again has the bits of what the forward pass would have kept.
 TEST(Experts, ProductsAloneAreThoseThatAreSaved) {
   const ExpertCase c(64, 48);
   const at::Tensor products = experts_products(c.rows, c.counts, c.gate_up);

@@ -8,10 +8,10 @@ namespace farskip {
 at::Tensor gather_on_host(Group& group, const at::Tensor& own, Tag tag) {
   std::vector<int64_t> shape = own.sizes().vec();
   shape.at(0) *= group.size();
-  // From pageable memory, so the copy is over when the call returns.
   const at::Tensor mine = own.to(group.device());
   const at::Tensor all = at::empty(shape, mine.options());
-  // Libtorch fills new memory on this thread's stream when it is asked to be deterministic.
+  // The copy may be under way on this thread's stream, and where libtorch is asked to be
+  // deterministic, what it fills new memory with.
   const c10::Stream stream =
       c10::impl::VirtualGuardImpl(group.device().type()).getStream(group.device());
   group.all_gather(all, mine, tag, Event::record(stream)).synchronize();

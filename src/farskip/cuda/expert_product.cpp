@@ -69,7 +69,8 @@ bool has_expert_product(const at::Tensor& rows, const at::Tensor& matrices) {
 }
 
 bool fills_gpu(const at::Tensor& rows, const at::Tensor& matrix) {
-  constexpr int64_t tile_rows = 128, tile_columns = 256, turns = 2;
+  constexpr int64_t turns = 2;
+  const c10::cuda::CUDAGuard guard(rows.device());
   return divide_up(rows.size(0), tile_rows) * divide_up(matrix.size(0), tile_columns) >=
          turns * multiprocessors();
 }

@@ -16,7 +16,7 @@
 namespace farskip::cuda {
 namespace {
 
-constexpr int tile_columns = 256, tile_depth = 64, half_columns = tile_columns / 2;
+constexpr int tile_depth = 64, half_columns = tile_columns / 2;
 constexpr int stages = 4, step_depth = 16;
 constexpr int group_threads = 128, group_rows = 64, warp_rows = 16;
 constexpr int multiplying_warps = 8, block_threads = 3 * group_threads;
@@ -156,15 +156,6 @@ __device__ __forceinline__ void gather_tiles(SharedMemory& shared, const CUtenso
   }
   await_copies<0>();
   for (issued = min(issued, behind); issued > 0; --issued, come.next()) arrive_warp(come.stage);
-}
-
-__device__ __forceinline__ uint32_t pair_of(float x, float y) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(x, y);
-  return *reinterpret_cast<const uint32_t*>(&pair);
-}
-__device__ __forceinline__ float first_of(uint32_t pair) { return __uint_as_float(pair << 16); }
-__device__ __forceinline__ float second_of(uint32_t pair) {
-  return __uint_as_float(pair & 0xffff0000u);
 }
 
 // Rounds where the operators one by one would.

@@ -4,6 +4,9 @@
 
 namespace farskip::cuda {
 
+// What a block multiplies at once: so many rows with so many of a matrix.
+inline constexpr int tile_rows = 128, tile_columns = 256;
+
 // Rows of several experts, each times its expert's matrix; all bf16, dense, and aligned to 16
 // bytes.
 struct ExpertProductArguments {

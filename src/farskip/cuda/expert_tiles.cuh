@@ -2,10 +2,10 @@
 
 #include <cstdint>
 
+#include "farskip/cuda/expert_product_kernels.h"
+
 // How the products of several experts' rows are cut into tiles for the blocks of a kernel.
 namespace farskip::cuda {
-
-inline constexpr int tile_rows = 128;
 
 // Tiles that two blocks of a cluster work on at once have half of what they read in common.
 enum class Common { nothing, matrix, rows };

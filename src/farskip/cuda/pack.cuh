@@ -32,6 +32,16 @@ __device__ __forceinline__ float rounded(float value) {
   return to_float(from_float<T>(value));
 }
 
+// Two bf16 elements in a word, the first in its lower half; bf16 is the upper half of an fp32.
+__device__ __forceinline__ uint32_t pair_of(float first, float second) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(first, second);
+  return *reinterpret_cast<const uint32_t*>(&pair);
+}
+__device__ __forceinline__ float first_of(uint32_t pair) { return __uint_as_float(pair << 16); }
+__device__ __forceinline__ float second_of(uint32_t pair) {
+  return __uint_as_float(pair & 0xffff0000u);
+}
+
 // Elements of one memory access.
 template <typename T>
 inline constexpr int pack_size = static_cast<int>(access_bytes / sizeof(T));
@@ -50,9 +60,8 @@ __device__ __forceinline__ void unpack(const Pack<float>& pack, float (&values)[
 __device__ __forceinline__ void unpack(const Pack<__nv_bfloat16>& pack, float (&values)[8]) {
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    // bf16 is the upper half of an fp32; the first of two elements lies in the lower half.
-    values[2 * i] = __uint_as_float(pack.words[i] << 16);
-    values[2 * i + 1] = __uint_as_float(pack.words[i] & 0xffff0000u);
+    values[2 * i] = first_of(pack.words[i]);
+    values[2 * i + 1] = second_of(pack.words[i]);
   }
 }
 
@@ -63,10 +72,7 @@ __device__ __forceinline__ void repack(Pack<float>& pack, const float (&values)[
 
 __device__ __forceinline__ void repack(Pack<__nv_bfloat16>& pack, const float (&values)[8]) {
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const __nv_bfloat162 pair = __floats2bfloat162_rn(values[2 * i], values[2 * i + 1]);
-    pack.words[i] = *reinterpret_cast<const uint32_t*>(&pair);
-  }
+  for (int i = 0; i < 4; ++i) pack.words[i] = pair_of(values[2 * i], values[2 * i + 1]);
 }
 
 // The pack at `from`; element by element unless `Aligned`, with zeros from `count` on.

@@ -1,4 +1,5 @@
 #include <map>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -61,8 +62,7 @@ void add_gathering_experts(GraphCopier& copier, const Graph& graph, const Op& ex
                            const Op& permute) {
   const Op& plan = graph.op(graph.value(permute.inputs[1]).producer);
   std::vector<ValueId> inputs = {copier.map(permute.inputs.at(0))};
-  for (size_t i = 1; i < experts.inputs.size(); ++i)
-    inputs.push_back(copier.map(experts.inputs[i]));
+  for (ValueId id : std::span(experts.inputs).subspan(1)) inputs.push_back(copier.map(id));
   inputs.push_back(copier.map(plan.outputs.at(0)));
   const OpId added =
       copier.add(experts, experts.attributes, std::move(inputs), copier.map(experts.outputs));

@@ -30,7 +30,7 @@ Graph pieces(const Graph& graph, int pieces);
 // Of a forward graph: what one launch can do in one pass over memory becomes one op. A sum and the
 // norm that reads it; the permute and the experts of a rank that has all of them, whose rows are
 // gathered as they are multiplied. Keeps bits where kernels do. A graph whose gradients are to be
-// computed needs what lies between.
+// computed needs what lies between, and one to be cut into stages would send terms for their sum.
 Graph fuse(const Graph& graph);
 
 }  // namespace farskip

@@ -34,7 +34,7 @@ void use_deterministic_kernels(bool deterministic) {
   if (deterministic) ::setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);
   at::globalContext().setDeterministicAlgorithms(deterministic, /*warn_only=*/false);
   // Nothing reads what it has not written, so that filling memory would only take time.
-  at::globalContext().setDeterministicFillUninitializedMemory(false);
+  at::globalContext().setDeterministicFillUninitializedMemory(!deterministic);
 }
 
 }  // namespace farskip

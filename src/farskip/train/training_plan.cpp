@@ -16,7 +16,7 @@ StepForm form_of(const TrainConfig& config, StepGoal goal) {
           .two_batch = config.two_batch && goal == StepGoal::gradients,
           .expert_chunks = config.expert_chunks,
           .pieces = config.pieces,
-          .fused = false,
+          .fused = false,  // stages are cut from it; without any it has the same bits
           .routing = config.routing == "balanced" ? RoutingMode::balanced : RoutingMode::model,
           .dtype = config.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat,
           .data_parallel = config.data_parallel,
