@@ -1,5 +1,6 @@
 #include "../gpu.h"
 
+#include <ATen/cuda/Sleep.h>
 #include <ATen/ops/equal.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <c10/cuda/CUDAFunctions.h>
@@ -202,6 +203,63 @@ TEST_F(OnGpu, TheHostWaitsOnlyForCountsAndTheEnd) {
         EXPECT_GT(result->host_seconds, result->layers_host_seconds);
       }
     }
+  }
+}
+
+// Training once began with weights that were still on their way.
+TEST_F(OnGpu, StepsRunBehindWhatTheirCallerQueued) {
+  const Fixture fixture("deepseek_v3");
+  const TokenBatch tokens = fixture.prefixes({48, 48, 48, 48});
+  StandIn rank(fixture, at::kFloat);
+  const Batch batch = batch_of(tokens, {0, 1});
+  const PlannedStep step = rank.plan(tokens, {.schedule = "overlapped"});
+  const auto executor = rank.executor(step);
+  const at::Tensor expected = executor->run(step.schedule, batch).outputs[0].clone();
+  for (int i = 0; i < 3; ++i) {  // the last ones are recorded
+    Weights right;
+    for (const auto& [name, tensor] : rank.weights()) {
+      right[name] = tensor.clone();
+      tensor.zero_();
+    }
+    at::cuda::sleep(100'000'000);  // clocks: some 60 ms
+    for (const auto& [name, tensor] : rank.weights()) tensor.copy_(right[name]);
+    EXPECT_TRUE(at::equal(executor->run(step.schedule, batch).outputs[0], expected)) << i;
+  }
+}
+
+Kernel plain_permute = nullptr;
+
+void permute_slowly(const KernelContext& context, Inputs in, Outputs out) {
+  at::cuda::sleep(10'000'000);  // clocks: some 6 ms
+  plain_permute(context, in, out);
+}
+
+// Gradients once went to other ranks before the last of them was there.
+TEST_F(OnGpu, CollectivesStartBehindAllThatTheyWaitFor) {
+  const Fixture fixture("deepseek_v3");
+  const TokenBatch tokens = fixture.prefixes({48, 48, 48, 48});
+  StandIn rank(fixture, at::kFloat);
+  const PlannedStep step = rank.plan(tokens, {.schedule = "overlapped"});
+  const Batch batch = batch_of(tokens, {0, 1});
+  const at::Tensor expected = rank.executor(step)->run(step.schedule, batch).outputs[0].clone();
+  Schedule schedule = step.schedule;
+  const OpId early = schedule.steps.front().op;
+  for (Step& each : schedule.steps) {
+    if (each.lane != Lane::communication || each.wait_for.empty()) continue;
+    each.wait_for.insert(each.wait_for.begin(), early);
+  }
+  verify(step.graph, schedule);
+  for (const Op& op : step.graph.ops()) {
+    if (op.kind != OpKind::permute) continue;
+    KernelEntry entry = rank.kernels().find(op);
+    plain_permute = entry.kernel;
+    entry.kernel = permute_slowly;
+    rank.kernels().add(OpKind::permute, entry);
+    break;
+  }
+  const auto executor = rank.executor(step);
+  for (int i = 0; i < 3; ++i) {  // the last ones are recorded
+    EXPECT_TRUE(at::equal(executor->run(schedule, batch).outputs[0], expected)) << i;
   }
 }
 

@@ -45,6 +45,7 @@ class StandIn {
     for (auto& [name, tensor] : weights_) tensor = tensor.to(group_->device());
   }
 
+  const Weights& weights() const { return weights_; }
   // Executors use it as it is when they are made.
   KernelTable& kernels() { return kernels_; }
   PlannedStep plan(const TokenBatch& tokens, const StepForm& form) const {

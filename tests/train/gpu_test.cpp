@@ -46,6 +46,9 @@ TEST_F(GpuTraining, SchedulesAndStagesChangeNoBitOfDeterministicRuns) {
   config.out = (job.folder() / "stages").string();
   const TrainingJob::Run stages = job.run(config, {.ranks = 4, .device = gpu});
   EXPECT_EQ(overlapped.losses(), stages.losses());
+  for (size_t i = 0; i < overlapped.reports.size(); ++i) {
+    EXPECT_EQ(overlapped.reports[i].gradient_norm, stages.reports[i].gradient_norm) << i;
+  }
   EXPECT_EQ(overlapped.result.validation_loss, stages.result.validation_loss);
 }
 

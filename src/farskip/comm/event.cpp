@@ -1,6 +1,7 @@
 #include "farskip/comm/event.h"
 
 #include <c10/core/Event.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <array>
 #include <chrono>
@@ -39,6 +40,11 @@ Event Event::record(const c10::Stream& stream, bool timed) {
   auto state = std::make_shared<DeviceEvent>(stream.device_type(), timed);
   state->record(stream);
   return Event(std::move(state));
+}
+
+Event Event::record_current(at::Device device) {
+  if (device.is_cpu()) return {};
+  return record(c10::impl::VirtualGuardImpl(device.type()).getStream(device));
 }
 
 // Events that nobody holds, those that are timed apart.

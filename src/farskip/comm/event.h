@@ -19,6 +19,8 @@ class Event {
   explicit Event(std::shared_ptr<State> state) : state_(std::move(state)) {}
   // Records on `stream`; `timed` events can be told apart in time, and cost a little more.
   static Event record(const c10::Stream& stream, bool timed = false);
+  // Records on what is the calling thread's current stream of `device`.
+  static Event record_current(at::Device device);
 
   bool valid() const { return state_ != nullptr; }
   // Passed; never blocks. Throws what the device reports, for example a failed kernel.

@@ -1,7 +1,5 @@
 #include "farskip/comm/local.h"
 
-#include <c10/core/impl/VirtualGuardImpl.h>
-
 #include <algorithm>
 
 #include "farskip/comm/device_transfer.h"
@@ -61,10 +59,7 @@ class LocalExchange final : public Exchange {
   bool pause(Clock::time_point time) override { return rendezvous_->pause(rank(), time); }
 
  private:
-  void await_device() const {
-    if (device().is_cpu()) return;
-    Event::record(c10::impl::VirtualGuardImpl(device().type()).getStream(device())).synchronize();
-  }
+  void await_device() const { Event::record_current(device()).synchronize(); }
 
   const std::shared_ptr<Rendezvous> rendezvous_;
   std::shared_ptr<Meeting> meeting_;  // communication thread: the one entered last

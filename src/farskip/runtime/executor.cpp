@@ -48,6 +48,7 @@ class Executor::Impl final : private Launcher {
         pinned_(graph.values().size()),
         copied_(graph.ops().size()),
         awaited_(graph.ops().size(), false),
+        place_(graph.ops().size(), 0),
         random_(options.chaos_seed.value_or(0) * 1000003 + static_cast<uint64_t>(group.rank())) {
     check_ranks(graph, placement, group, options.stages);
     bind_weights(graph, ValueKind::parameter, sizes_, weights, tensors_.by_value());
@@ -63,6 +64,8 @@ class Executor::Impl final : private Launcher {
     // Gradients are ops of a graph: without a layer that looks for them every call costs less.
     const at::NoGradGuard no_gradients;
     const at::AutoDispatchBelowADInplaceOrView no_autograd;
+    called_ = Event::record_current(lane_.device());
+    called_.block(lane_.stream());
     const auto on_own_stream = lane_.use();
     begin(schedule, batch);
     const Traffic before = traffic();
@@ -88,7 +91,9 @@ class Executor::Impl final : private Launcher {
  private:
   void begin(const Schedule& schedule, const Batch& batch) {
     std::fill(awaited_.begin(), awaited_.end(), false);
+    int place = 0;
     for (const Step& step : schedule.steps) {
+      place_[step.op] = place++;
       for (OpId op : step.wait_for) awaited_[op] = true;
     }
     sizes_.start(batch.lengths);
@@ -195,9 +200,10 @@ class Executor::Impl final : private Launcher {
             .gradients = gradients_};
   }
 
-  // Lanes are first in, first out, and a schedule names what was launched last first.
+  // The compute lane is first in, first out: behind the last of its ops, all are done.
   Event ready_behind(const Step& step) const {
-    return step.wait_for.empty() ? Event() : times_.done(step.wait_for.front());
+    if (step.wait_for.empty()) return called_;
+    return times_.done(std::ranges::max(step.wait_for, {}, [&](OpId op) { return place_[op]; }));
   }
 
   void gather_inputs(const OpPlan& plan) {
@@ -475,6 +481,7 @@ class Executor::Impl final : private Launcher {
   Recordings recordings_;
   StepTensors tensors_;
   StepTimes times_;
+  Event called_;                              // behind what the caller had queued
   std::vector<Work> works_;                   // by op; valid for communication that was launched
   std::vector<Work> behind_;                  // by op: the other group's last before it
   Work last_within_, last_between_;           // the stage, and stages
@@ -483,6 +490,7 @@ class Executor::Impl final : private Launcher {
   std::vector<at::Tensor> pinned_;            // by value: memory for them, from step to step
   std::vector<std::optional<Event>> copied_;  // by op that binds sizes, once host copies are queued
   std::vector<bool> awaited_;                 // by op: some step of the schedule waits for it
+  std::vector<int> place_;                    // by op: in the schedule
   std::vector<at::Tensor> in_, host_in_, out_;  // of the op at hand
   std::vector<WeightGradient> gradients_;       // the same
   bool in_recording_ = false;                   // ops are recorded instead of run

@@ -91,10 +91,10 @@ class Executor {
   Executor(const Executor&) = delete;
   Executor& operator=(const Executor&) = delete;
 
-  // One step. Throws ScheduleError for a schedule of another graph, Error for inputs that do not
-  // fit the lengths, CommError as the group, and what kernels throw; after one of these the
-  // executor can start a new step, though the group may have failed. The schedule must have been
-  // verified.
+  // One step, behind what the thread has queued on its current stream, new weights for one. Throws
+  // ScheduleError for a schedule of another graph, Error for inputs that do not fit the lengths,
+  // CommError as the group, and what kernels throw; after one of these the executor can start a new
+  // step, though the group may have failed. The schedule must have been verified.
   StepResult run(const Schedule& schedule, const Batch& batch);
 
  private:

@@ -73,7 +73,8 @@ at::Tensor gather_rows(Group& group, const at::Tensor& rows) {
   }
   const int64_t total = std::accumulate(out_rows.begin(), out_rows.end(), int64_t{0});
   const at::Tensor all = at::empty({total, rows.size(1)}, rows.options());
-  group.all_to_all(all, rows, out_rows, in_rows, gather_tag).synchronize();
+  const Event ready = Event::record_current(group.device());
+  group.all_to_all(all, rows, out_rows, in_rows, gather_tag, ready).synchronize();
   return group.rank() == 0 ? all : at::Tensor();
 }
 

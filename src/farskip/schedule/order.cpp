@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <functional>
 #include <string>
 
 #include "farskip/base/error.h"
@@ -24,6 +25,7 @@ class Progress {
   explicit Progress(const Graph& graph) : graph_(graph), position_(graph.ops().size(), none) {}
 
   bool launched(OpId op) const { return position_[op] != none; }
+  int position(OpId op) const { return position_[op]; }  // on its lane; none: not launched
   // True if `op`'s end is known to a step launched on `lane` now.
   bool known(Lane lane, OpId op) const {
     const Lane other = graph_.op(op).lane;
@@ -36,7 +38,7 @@ class Progress {
 
  private:
   const Graph& graph_;
-  std::vector<int> position_;                                   // on its lane
+  std::vector<int> position_;
   std::array<int, lane_count> count_{}, known_ = {none, none};  // known_: of the other lane
 };
 
@@ -80,8 +82,8 @@ Schedule schedule_from_order(const Graph& graph, std::string name, const std::ve
     const OpId last_on_other_lane = last[1 - index_of(op.lane)];
     if (block && last_on_other_lane != none) wait(last_on_other_lane);
     std::vector<OpId> before(graph.predecessors(op.id).begin(), graph.predecessors(op.id).end());
-    // The latest first: it makes the others known on a first-in-first-out lane.
-    std::sort(before.rbegin(), before.rend());
+    // The one launched last first: it makes the others known on a first-in-first-out lane.
+    std::ranges::sort(before, std::greater(), [&](OpId id) { return progress.position(id); });
     for (OpId id : before) {
       if (!progress.launched(id)) {
         throw ScheduleError(
