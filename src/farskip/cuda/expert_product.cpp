@@ -1,6 +1,7 @@
 #include "farskip/cuda/expert_product.h"
 
 #include <ATen/Context.h>
+#include <ATen/ops/zeros.h>
 #include <c10/cuda/CUDAGuard.h>
 
 #include <algorithm>
@@ -47,12 +48,18 @@ ExpertProductArguments arguments_of(const at::Tensor& out, const at::Tensor& row
           .matrices = matrices.const_data_ptr(),
           .ends = ends.defined() ? ends.const_data_ptr<int32_t>() : nullptr,
           .order = order.defined() ? order.const_data_ptr<int64_t>() : nullptr,
+          .drawn = nullptr,
           .rows = out.size(0),
           .choices = static_cast<int>(choices),
           .experts = static_cast<int>(experts),
           .depth = static_cast<int>(rows.size(1)),
           .width = static_cast<int>(width),
           .multiprocessors = std::max(2, multiprocessors() - kept_free)};
+}
+
+// For a launch to count tiles with.
+at::Tensor none_drawn(const at::Tensor& out) {
+  return at::zeros({1}, out.options().dtype(at::kInt));
 }
 
 }  // namespace
@@ -77,18 +84,22 @@ bool fills_gpu(const at::Tensor& rows, const at::Tensor& matrix) {
 
 void expert_product_out(const at::Tensor& out, const at::Tensor& rows, const at::Tensor& matrices,
                         const at::Tensor& ends, const at::Tensor& order) {
-  const ExpertProductArguments arguments = arguments_of(out, rows, matrices, ends, order, 1, 1);
+  ExpertProductArguments arguments = arguments_of(out, rows, matrices, ends, order, 1, 1);
   if (out.numel() == 0) return;
   const c10::cuda::CUDAGuard guard(out.device());
+  const at::Tensor drawn = none_drawn(out);
+  arguments.drawn = drawn.mutable_data_ptr<int>();
   launch_expert_product(arguments, stream_of(out));
 }
 
 void expert_swiglu_out(const at::Tensor& out, const at::Tensor& rows, const at::Tensor& gate_up,
                        const at::Tensor& ends, const at::Tensor& order, int64_t choices) {
-  const ExpertProductArguments arguments =
+  ExpertProductArguments arguments =
       arguments_of(out, rows, gate_up, ends, order, 2, order.defined() ? choices : 1);
   if (out.numel() == 0) return;
   const c10::cuda::CUDAGuard guard(out.device());
+  const at::Tensor drawn = none_drawn(out);
+  arguments.drawn = drawn.mutable_data_ptr<int>();
   launch_expert_swiglu(arguments, stream_of(out));
 }
 

@@ -2,17 +2,19 @@
 
 #include <algorithm>
 
+#include "farskip/cuda/divide.cuh"
 #include "farskip/cuda/expert_product_kernels.h"
 #include "farskip/cuda/expert_tiles.cuh"
 #include "farskip/cuda/matrix_units.cuh"
 #include "farskip/cuda/pack.cuh"
 #include "farskip/cuda/silu.cuh"
+#include "farskip/cuda/tile_queue.cuh"
 
 // Each block has three warpgroups: one that copies stages of `in` and of the matrices to shared
-// memory, and two that multiply, 64 rows of a tile each. A block works off tile after tile, so that
-// the next one's copies run while a tile is finished. Two blocks of a cluster take tiles that have
-// the matrix or the rows in common and bring each other half of that: at the matrix units' speed,
-// what crosses the second-level cache is what limits one block alone.
+// memory, and two that multiply, 64 rows of a tile each. A block works off tile after tile
+// (tile_queue.cuh), so that the next one's copies run while a tile is finished. Two blocks of a
+// cluster take tiles that have the matrix or the rows in common and bring each other half of that:
+// at the matrix units' speed, what crosses the second-level cache is what limits one block alone.
 namespace farskip::cuda {
 namespace {
 
@@ -32,6 +34,7 @@ struct SharedMemory {
   Stage stage[stages];
   uint8_t out[multiplying_warps][warp_rows * out_stride];
   uint64_t full[stages], empty[stages];
+  TileQueue queue;
 };
 
 enum class Form { product, swiglu, gathered_swiglu };
@@ -54,6 +57,7 @@ struct Turn {
 struct Work {
   ExpertProductArguments arguments;
   int steps, columns;  // stages of a tile; columns of tiles
+  Divisor choices;
 };
 
 template <int Blocks>
@@ -79,13 +83,13 @@ __device__ __forceinline__ void load_halves(__nv_bfloat16* to, const CUtensorMap
 
 template <Form form, int Blocks>
 __device__ __forceinline__ void load_matrix(Stage& stage, const CUtensorMap& matrices,
-                                            uint64_t* barrier, const Work& work,
-                                            const ExpertTiles<Blocks>& tiles, int k, int block) {
+                                            uint64_t* barrier, const Work& work, const Tile& tile,
+                                            int k, int block) {
   const int width = work.arguments.width;
-  const int first = tiles.expert * width * matrices_of<form> + tiles.column * columns_of<form>;
+  const int first = tile.expert * width * matrices_of<form> + tile.column * columns_of<form>;
   const int second = first + (form == Form::product ? half_columns : width);
   load_halves<Blocks>(stage.matrix, matrices, barrier, k * tile_depth, first, second, half_columns,
-                      tiles.common == Common::matrix, block);
+                      tile.common == Common::matrix, block);
 }
 
 // Of one thread: rows as they lie.
@@ -94,8 +98,11 @@ __device__ __forceinline__ void load_tiles(SharedMemory& shared, const CUtensorM
                                            const CUtensorMap& matrices, const Work& work,
                                            int block) {
   ExpertTiles<Blocks> tiles = tiles_of<Blocks>(work, block);
+  TileNumbers<Blocks> numbers(shared.queue, work.arguments.drawn, block);
   Turn turn;
-  for (int t = blockIdx.x / Blocks; tiles.find(t); t += gridDim.x / Blocks) {
+  numbers.feed();
+  while (tiles.find(numbers.template take<Taker::thread>(/*feeds=*/true))) {
+    numbers.feed();
     for (int k = 0; k < work.steps; ++k, turn.next()) {
       wait_for(&shared.empty[turn.stage], turn.parity ^ 1);
       Stage& stage = shared.stage[turn.stage];
@@ -121,15 +128,28 @@ __device__ __forceinline__ void gather_tiles(SharedMemory& shared, const CUtenso
     if (thread % warp_size == 0) arrive(&shared.full[stage]);
   };
   ExpertTiles<Blocks> tiles = tiles_of<Blocks>(work, block);
+  TileNumbers<Blocks> numbers(shared.queue, work.arguments.drawn, block);
+  int next_rows[thread_rows];
+  // The next tile and its rows, which are on their way while the last copies of the one before are.
+  const auto look_ahead = [&] {
+    if (!tiles.find(numbers.template take<Taker::warp>(/*feeds=*/thread == 0))) return false;
+#pragma unroll
+    for (int i = 0; i < thread_rows; ++i) {  // behind the expert's last row, that one again
+      next_rows[i] = static_cast<int>(a.order[min(tiles.row + first_row + 16 * i, tiles.end - 1)]);
+    }
+    return true;
+  };
   Turn turn, come;
   int issued = 0;
-  for (int t = blockIdx.x / Blocks; tiles.find(t); t += gridDim.x / Blocks) {
-    const uint4* from[thread_rows];  // rows behind the expert's last repeat that one
+  if (thread == 0) numbers.feed();
+  for (bool there = look_ahead(); there;) {
+    if (thread == 0) numbers.feed();
+    const Tile tile = tiles;
+    const uint4* from[thread_rows];
 #pragma unroll
     for (int i = 0; i < thread_rows; ++i) {
-      const int row = min(tiles.row + first_row + 16 * i, tiles.end - 1);
       from[i] = static_cast<const uint4*>(a.in) +
-                int64_t{static_cast<int>(a.order[row]) / a.choices} * (a.depth / 8) + part;
+                int64_t{work.choices.quotient(next_rows[i])} * (a.depth / 8) + part;
     }
     for (int k = 0; k < work.steps; ++k, turn.next()) {
       wait_for(&shared.empty[turn.stage], turn.parity ^ 1);
@@ -137,14 +157,14 @@ __device__ __forceinline__ void gather_tiles(SharedMemory& shared, const CUtenso
       if (thread == 0) {
         uint64_t* const barrier = &shared.full[turn.stage];
         arrive_expecting(barrier, sizeof(stage.matrix));
-        load_matrix<form, Blocks>(stage, matrices, barrier, work, tiles, k, block);
+        load_matrix<form, Blocks>(stage, matrices, barrier, work, tile, k, block);
       }
-      const bool there = k * tile_depth + part * 8 < a.depth;
+      const bool inside = k * tile_depth + part * 8 < a.depth;
       const uint32_t to = shared_address(stage.in) + swizzled(first_row, part);
 #pragma unroll
       for (int i = 0; i < thread_rows; ++i) {
-        copy_part(to + 16 * i * swizzled_bytes, from[i] + (there ? k * (tile_depth / 8) : 0),
-                  there);
+        copy_part(to + 16 * i * swizzled_bytes, from[i] + (inside ? k * (tile_depth / 8) : 0),
+                  inside);
       }
       close_copies();
       if (++issued > behind) {
@@ -152,6 +172,7 @@ __device__ __forceinline__ void gather_tiles(SharedMemory& shared, const CUtenso
         arrive_warp(come.stage);
         come.next();
       }
+      if (k == max(0, work.steps - behind)) there = look_ahead();
     }
   }
   await_copies<0>();
@@ -222,8 +243,9 @@ __device__ __forceinline__ void multiply_tiles(SharedMemory& shared, const Work&
     }
   };
   ExpertTiles<Blocks> tiles = tiles_of<Blocks>(work, block);
+  TileNumbers<Blocks> numbers(shared.queue, work.arguments.drawn, block);
   Turn turn;
-  for (int t = blockIdx.x / Blocks; tiles.find(t); t += gridDim.x / Blocks) {
+  while (tiles.find(numbers.template take<Taker::warp>(/*feeds=*/false))) {
     if (!tiles.has(group * group_rows)) {
       for (int k = 0; k < work.steps; ++k, turn.next()) {
         wait_for(&shared.full[turn.stage], turn.parity);
@@ -272,13 +294,15 @@ __global__ void __launch_bounds__(block_threads, 1)
       init_barrier(&shared.full[s], gathers ? 1 + group_threads / warp_size : 1);
       init_barrier(&shared.empty[s], multiplying_warps * Blocks);
     }
+    init_queue<Blocks>(shared.queue, multiplying_warps + (gathers ? group_threads / warp_size : 1),
+                       block);
   }
   publish_barriers<Blocks>();
   if (threadIdx.x < multiplying_warps * warp_size) {
-    grow_registers<224>();
+    grow_registers<216>();
     multiply_tiles<form, Blocks>(shared, work, block);
   } else {
-    shrink_registers<56>();
+    shrink_registers<72>();
     if constexpr (gathers) {
       gather_tiles<form, Blocks>(shared, matrices, work, block);
     } else if (threadIdx.x == multiplying_warps * warp_size) {
@@ -325,7 +349,8 @@ void launch_with(const ExpertProductArguments& a, cudaStream_t stream) {
              "cudaFuncSetAttribute");
   const Work work{.arguments = a,
                   .steps = static_cast<int>(divide_up(a.depth, tile_depth)),
-                  .columns = static_cast<int>(divide_up(a.width, columns_of<form>))};
+                  .columns = static_cast<int>(divide_up(a.width, columns_of<form>)),
+                  .choices = Divisor(a.choices)};
   cudaLaunchAttribute cluster{.id = cudaLaunchAttributeClusterDimension};
   cluster.val.clusterDim = {Blocks, 1, 1};
   const cudaLaunchConfig_t config{

@@ -17,6 +17,7 @@ struct ExpertProductArguments {
   // On the device, [rows], or null for 0, 1, 2 ...: where an expert's rows go in `out`, or, with a
   // SwiGLU, `choices` times the row of `in` that they are.
   const int64_t* order;
+  int* drawn;  // on the device, 0: for the launch to count tiles with
   int64_t rows;
   int choices;
   int experts, depth, width;  // depth and width: multiples of 8

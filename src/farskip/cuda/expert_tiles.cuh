@@ -10,19 +10,31 @@ namespace farskip::cuda {
 // Tiles that two blocks of a cluster work on at once have half of what they read in common.
 enum class Common { nothing, matrix, rows };
 
+// A tile of a block.
+struct Tile {
+  // Whether there is a row so many rows further down in the tile.
+  __device__ __forceinline__ bool has(int rows_down) const {
+    return row + rows_down < end && column < columns;
+  }
+
+  int expert = -1;
+  int row = 0, column = 0;  // the tile's first row; which column of tiles
+  int end = 0;              // behind the expert's last row
+  int columns = 0;          // of tiles
+  Common common = Common::nothing;
+};
+
 // A block's tiles by number: expert by expert. A cluster of two takes two tiles of the same
 // columns, one above the other, and an expert's last row of tiles, where it is left over, in
 // neighbours.
 template <int Blocks>
-class ExpertTiles {
+class ExpertTiles : public Tile {
  public:
   // ends [experts] on the device, or null: all `rows` are of one expert; `columns` of tiles.
   __device__ ExpertTiles(const int32_t* ends, int experts, int64_t rows, int columns, int block)
-      : ends_(ends),
-        experts_(experts),
-        rows_(static_cast<int>(rows)),
-        columns_(columns),
-        block_(block) {}
+      : ends_(ends), experts_(experts), rows_(static_cast<int>(rows)), block_(block) {
+    this->columns = columns;
+  }
 
   // Goes to tile `number`, no lower than the one before. False: there is none.
   __device__ __forceinline__ bool find(int number) {
@@ -32,31 +44,21 @@ class ExpertTiles {
       next_expert();
     }
     const int local = number - first_;
-    if (local >= stacks_ * columns_) {
+    if (local >= stacks_ * columns) {
       common = Common::rows;
       row = first_row_ + stacks_ * stack_rows;
-      column = (local - stacks_ * columns_) * Blocks + block_;
+      column = (local - stacks_ * columns) * Blocks + block_;
       return true;
     }
     // Some stacks at once, through all columns: what they share stays in the cache.
     constexpr int at_once = 8;
-    const int above = local / (at_once * columns_) * at_once, high = min(at_once, stacks_ - above);
-    const int within = local - above * columns_;
+    const int above = local / (at_once * columns) * at_once, high = min(at_once, stacks_ - above);
+    const int within = local - above * columns;
     common = Blocks > 1 ? Common::matrix : Common::nothing;
     column = within / high;
     row = first_row_ + (above + within % high) * stack_rows + block_ * tile_rows;
     return true;
   }
-
-  // Whether there is a row so many rows further down in the tile.
-  __device__ __forceinline__ bool has(int rows_down) const {
-    return row + rows_down < end && column < columns_;
-  }
-
-  int expert = -1;
-  int row = 0, column = 0;  // the tile's first row; which column of tiles
-  int end = 0;              // behind the expert's last row
-  Common common = Common::nothing;
 
  private:
   static constexpr int stack_rows = Blocks * tile_rows;
@@ -66,12 +68,12 @@ class ExpertTiles {
     end = ends_ != nullptr ? ends_[expert] : rows_;
     const int high = (end - first_row_ + tile_rows - 1) / tile_rows;
     stacks_ = high / Blocks;
-    count_ = stacks_ * columns_;
-    if (high % Blocks != 0) count_ += (columns_ + Blocks - 1) / Blocks;
+    count_ = stacks_ * columns;
+    if (high % Blocks != 0) count_ += (columns + Blocks - 1) / Blocks;
   }
 
   const int32_t* ends_;
-  int experts_, rows_, columns_, block_;
+  int experts_, rows_, block_;
   int first_row_ = 0, first_ = 0, stacks_ = 0, count_ = 0;
 };
 

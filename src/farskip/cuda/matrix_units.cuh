@@ -67,6 +67,19 @@ __device__ __forceinline__ void arrive_at(uint64_t* barrier, int block) {
       : "memory");
 }
 
+// Stores `value` at the same place of the cluster's block `block`; the barrier there counts its
+// bytes.
+__device__ __forceinline__ void send(int* to, int value, uint64_t* barrier, int block) {
+  asm volatile(
+      "{\n.reg .b32 remote, counting;\n"
+      "mapa.shared::cluster.u32 remote, %0, %3;\n"
+      "mapa.shared::cluster.u32 counting, %2, %3;\n"
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [remote], %1, [counting];\n}" ::
+          "r"(shared_address(to)),
+      "r"(value), "r"(shared_address(barrier)), "r"(block)
+      : "memory");
+}
+
 __device__ __forceinline__ void wait_for(uint64_t* barrier, int parity) {
   asm volatile(
       "{\n.reg .pred done;\n"

@@ -6,6 +6,7 @@ namespace farskip::cuda {
 namespace {
 
 constexpr int block_threads = 256;
+constexpr int heads_together = 4;
 constexpr int most_items = 3;  // of a lane, for heads of more items than a warp has lanes
 
 template <typename T>
@@ -90,36 +91,77 @@ __global__ void __launch_bounds__(block_threads)
   }
 }
 
-// A thread an item. Of each head: what q rotates, what k copies, what k rotates.
+// A thread has one item of several heads of a token, so that what they have in common is read and
+// computed once, and loads of all of them are in flight.
+template <typename T, bool Aligned>
+struct LatentHeads {
+  const LatentRopeArguments& a;
+  int64_t token, first;  // head
+  int count;
+
+  // Calls visit(j) for the heads, j = 0 ... in registers.
+  template <typename Visit>
+  __device__ __forceinline__ void each(Visit visit) const {
+#pragma unroll
+    for (int j = 0; j < heads_together; ++j) {
+      if (j < count) visit(j);
+    }
+  }
+  __device__ __forceinline__ T* k(int j) const {
+    return static_cast<T*>(a.k) + (token * a.heads + first + j) * (a.nope + 2 * a.pairs);
+  }
+
+  __device__ __forceinline__ void copy_to_k(const Item& item) const {
+    const T* const from = static_cast<const T*>(a.k_nope) + token * a.nope_token_stride;
+    ItemPacks<T> packs[heads_together];
+    each([&](int j) {
+      packs[j] = load_item<T, Aligned>(from + (first + j) * a.nope_head_stride, item);
+    });
+    each([&](int j) { store_item<T, Aligned>(k(j), item, packs[j]); });
+  }
+
+  __device__ __forceinline__ void rotate(ItemPacks<T>& packs, const Item& item) const {
+    const int64_t angles = token * a.pairs;
+    rotate_item<T, Aligned>(packs, item, a.cos + angles, a.sin + angles, a.pairs, a.interleaved);
+  }
+
+  __device__ __forceinline__ void rotate_q(const Item& item) const {
+    T* const q = static_cast<T*>(a.q) + token * a.q_token_stride + a.nope;
+    ItemPacks<T> packs[heads_together];
+    each([&](int j) { packs[j] = load_item<T, Aligned>(q + (first + j) * a.q_head_stride, item); });
+    each([&](int j) { rotate(packs[j], item); });
+    each([&](int j) { store_item<T, Aligned>(q + (first + j) * a.q_head_stride, item, packs[j]); });
+  }
+
+  // All heads have the same.
+  __device__ __forceinline__ void rotate_to_k(const Item& item) const {
+    const T* const from = static_cast<const T*>(a.k_rope) + token * a.rope_token_stride;
+    ItemPacks<T> packs = load_item<T, Aligned>(from, item);
+    rotate(packs, item);
+    each([&](int j) { store_item<T, Aligned>(k(j) + a.nope, item, packs); });
+  }
+};
+
+// Items of a head: what k copies, what q rotates, what k rotates.
 template <typename T, bool Aligned>
 __global__ void __launch_bounds__(block_threads)
     latent_rope_kernel(const __grid_constant__ LatentRopeArguments a, uint32_t item_count,
-                       Divisor token_heads, Divisor head_items) {
+                       Divisor token_groups, Divisor head_items) {
   const uint32_t index = blockIdx.x * block_threads + threadIdx.x;
   if (index >= item_count) return;
-  const uint32_t token_head = head_items.quotient(index);
-  const uint32_t token = token_heads.quotient(token_head);
-  const uint32_t head = token_head - token * token_heads.divisor();
-  int i = static_cast<int>(index - token_head * head_items.divisor());
+  const uint32_t group = head_items.quotient(index);
+  const uint32_t token = token_groups.quotient(group);
+  const int first = static_cast<int>(group - token * token_groups.divisor()) * heads_together;
+  const LatentHeads<T, Aligned> heads{a, token, first, static_cast<int>(a.heads) - first};
+  const int i = static_cast<int>(index - group * head_items.divisor());
   const int rotated = items_of<T>(2 * a.pairs), copied = items_of<T>(a.nope);
-  T* const k = static_cast<T*>(a.k) + int64_t{token_head} * (a.nope + 2 * a.pairs);
   if (i < copied) {
-    const T* const from =
-        static_cast<const T*>(a.k_nope) + token * a.nope_token_stride + head * a.nope_head_stride;
-    const Item item = plain_item<T>(0, a.nope, i);
-    store_item<T, Aligned>(k, item, load_item<T, Aligned>(from, item));
-    return;
+    heads.copy_to_k(plain_item<T>(0, a.nope, i));
+  } else if (i < copied + rotated) {
+    heads.rotate_q(rotated_item<T>(a.pairs, i - copied, a.interleaved));
+  } else {
+    heads.rotate_to_k(rotated_item<T>(a.pairs, i - copied - rotated, a.interleaved));
   }
-  i -= copied;
-  const bool is_q = i < rotated;
-  if (!is_q) i -= rotated;
-  T* const q = static_cast<T*>(a.q) + token * a.q_token_stride + head * a.q_head_stride + a.nope;
-  const T* const from = is_q ? q : static_cast<const T*>(a.k_rope) + token * a.rope_token_stride;
-  const Item item = rotated_item<T>(a.pairs, i, a.interleaved);
-  ItemPacks<T> packs = load_item<T, Aligned>(from, item);
-  const int64_t angles = int64_t{token} * a.pairs;
-  rotate_item<T, Aligned>(packs, item, a.cos + angles, a.sin + angles, a.pairs, a.interleaved);
-  store_item<T, Aligned>(is_q ? q : k + a.nope, item, packs);
 }
 
 template <typename T>
@@ -160,10 +202,10 @@ void latent_rope(const LatentRopeArguments& a, cudaStream_t stream) {
   const bool aligned = together % pack_size<T> == 0 && is_aligned(a.k) && is_aligned(a.q) &&
                        is_aligned(a.k_nope) && is_aligned(a.k_rope) && tables_aligned(a.cos, a.sin);
   const int head_items = 2 * items_of<T>(2 * a.pairs) + items_of<T>(a.nope);
-  const int64_t items = a.tokens * a.heads * head_items;
+  const int64_t groups = divide_up(a.heads, heads_together), items = a.tokens * groups * head_items;
   const auto kernel = aligned ? latent_rope_kernel<T, true> : latent_rope_kernel<T, false>;
   kernel<<<static_cast<unsigned>(divide_up(items, block_threads)), block_threads, 0, stream>>>(
-      a, static_cast<uint32_t>(items), Divisor(a.heads), Divisor(head_items));
+      a, static_cast<uint32_t>(items), Divisor(groups), Divisor(head_items));
 }
 
 __global__ void __launch_bounds__(block_threads)

@@ -13,6 +13,7 @@
 #include "farskip/nn/tensor_ops.h"
 #include "farskip/runtime/bind_weights.h"
 #include "farskip/runtime/executor_checks.h"
+#include "farskip/runtime/host_values.h"
 #include "farskip/runtime/op_plan.h"
 #include "farskip/runtime/shared_lane.h"
 #include "farskip/runtime/sizes.h"
@@ -43,10 +44,8 @@ class Executor::Impl final : private Launcher {
         times_(lane_, graph.ops().size(), options.timeline),
         works_(graph.ops().size()),
         behind_(graph.ops().size()),
+        host_(graph, lane_, tensors_),
         sizes_known_(graph.ops().size(), false),
-        host_(graph.values().size()),
-        pinned_(graph.values().size()),
-        copied_(graph.ops().size()),
         awaited_(graph.ops().size(), false),
         place_(graph.ops().size(), 0),
         random_(options.chaos_seed.value_or(0) * 1000003 + static_cast<uint64_t>(group.rank())) {
@@ -109,8 +108,7 @@ class Executor::Impl final : private Launcher {
     std::fill(behind_.begin(), behind_.end(), Work());
     last_within_ = last_between_ = Work();
     std::fill(sizes_known_.begin(), sizes_known_.end(), false);
-    std::fill(host_.begin(), host_.end(), at::Tensor());
-    std::fill(copied_.begin(), copied_.end(), std::nullopt);
+    host_.begin();
     waited_ = outside_layers_ = 0;
     host_waits_ = 0;
   }
@@ -209,7 +207,7 @@ class Executor::Impl final : private Launcher {
   void gather_inputs(const OpPlan& plan) {
     tensors_.gather(plan, in_);
     host_in_.clear();
-    for (const InputPlan& input : plan.inputs) host_in_.push_back(host_copy(input.value));
+    for (const InputPlan& input : plan.inputs) host_in_.push_back(host_[input.value]);
   }
 
   void communicate(const OpPlan& plan, Event ready) {
@@ -366,24 +364,18 @@ class Executor::Impl final : private Launcher {
     }
   }
 
-  const at::Tensor& host_copy(ValueId id) const {
-    return lane_.queues() ? host_[id] : tensors_[id];
-  }
-
-  // Waits for an op that binds sizes and reads them. On a device the values that it read and wrote
-  // are copied to the host beside whatever the compute lane has queued.
+  // Waits for an op that binds sizes and reads them.
   void learn_sizes(OpId binder) {
     if (sizes_known_[binder]) return;
     const OpPlan& plan = plans_[binder];
     if (lane_.queues()) {
-      begin_copy_to_host(plan);
-      await(*copied_[binder]);
+      await(host_.copy(plan, works_[binder]));
     } else if (works_[binder].valid()) {
       works_[binder].synchronize();
     }
     std::vector<at::Tensor> in, out;
-    for (const InputPlan& input : plan.inputs) in.push_back(host_copy(input.value));
-    for (const OutputPlan& output : plan.outputs) out.push_back(host_copy(output.value));
+    for (const InputPlan& input : plan.inputs) in.push_back(host_[input.value]);
+    for (const OutputPlan& output : plan.outputs) out.push_back(host_[output.value]);
     const KernelContext context = context_of(plan);
     for (SymbolId symbol : plan.binds) {
       sizes_.bind(symbol, plan.entry->bind(context, graph_.symbol(symbol), in, out));
@@ -400,26 +392,8 @@ class Executor::Impl final : private Launcher {
   bool is_known(OpId binder) {
     if (sizes_known_[binder]) return true;
     const Work& work = works_[binder];
-    if (!work.valid() || (!copied_[binder] && !work.done())) return false;
-    begin_copy_to_host(plans_[binder]);
-    return copied_[binder]->done();
-  }
-
-  void begin_copy_to_host(const OpPlan& plan) {
-    if (copied_[plan.op->id]) return;
-    const auto guard = lane_.use(lane_.copy_stream());
-    if (works_[plan.op->id].valid()) {
-      works_[plan.op->id].wait(lane_.copy_stream());
-    } else {
-      lane_.mark(false).block(lane_.copy_stream());
-    }
-    const auto copy = [&](ValueId value) {
-      queue_copy_to_host(tensors_[value], pinned_[value]);
-      host_[value] = pinned_[value];
-    };
-    for (const InputPlan& input : plan.inputs) copy(input.value);
-    for (const OutputPlan& output : plan.outputs) copy(output.value);
-    copied_[plan.op->id] = lane_.mark_copies();
+    if (!work.valid() || (!host_.are_copied(binder) && !work.done())) return false;
+    return host_.copy(plans_[binder], work).done();
   }
 
   // Blocks the host until the event is passed, a collective has failed or the deadline is over. A
@@ -481,16 +455,14 @@ class Executor::Impl final : private Launcher {
   Recordings recordings_;
   StepTensors tensors_;
   StepTimes times_;
-  Event called_;                              // behind what the caller had queued
-  std::vector<Work> works_;                   // by op; valid for communication that was launched
-  std::vector<Work> behind_;                  // by op: the other group's last before it
-  Work last_within_, last_between_;           // the stage, and stages
-  std::vector<bool> sizes_known_;             // by op
-  std::vector<at::Tensor> host_;              // by value: copies of this step, on a device only
-  std::vector<at::Tensor> pinned_;            // by value: memory for them, from step to step
-  std::vector<std::optional<Event>> copied_;  // by op that binds sizes, once host copies are queued
-  std::vector<bool> awaited_;                 // by op: some step of the schedule waits for it
-  std::vector<int> place_;                    // by op: in the schedule
+  Event called_;                     // behind what the caller had queued
+  std::vector<Work> works_;          // by op; valid for communication that was launched
+  std::vector<Work> behind_;         // by op: the other group's last before it
+  Work last_within_, last_between_;  // the stage, and stages
+  HostValues host_;
+  std::vector<bool> sizes_known_;               // by op
+  std::vector<bool> awaited_;                   // by op: some step of the schedule waits for it
+  std::vector<int> place_;                      // by op: in the schedule
   std::vector<at::Tensor> in_, host_in_, out_;  // of the op at hand
   std::vector<WeightGradient> gradients_;       // the same
   bool in_recording_ = false;                   // ops are recorded instead of run
