@@ -157,9 +157,9 @@ def batches(run):
     for link in (50, 300):
         for tokens in (128, 512, 1024, 2048, 4096, 16384):
             run.bench("batches", f"{tokens} tokens, {link} GB/s", model, [
-                *LOOPBACK, "--tokens-per-rank", str(tokens), "--loopback-path", run.paths[-1], "--link-gb-per-s", str(link), "--routing",
-                "balanced", "--connectivity", "standard,farskip", "--schedule", "overlapped", "--expert-chunks", "1,2,4", "--two-batch",
-                "--repeat", "9" if tokens <= 4096 else "3"], readme=True)
+                *LOOPBACK, "--tokens-per-rank", str(tokens), "--sequence-length", str(min(2048, tokens // 2)), "--loopback-path", run.paths[-1],
+                "--link-gb-per-s", str(link), "--routing", "balanced", "--connectivity", "standard,farskip", "--schedule", "overlapped",
+                "--expert-chunks", "1,2,4", "--two-batch", "--repeat", "9" if tokens <= 4096 else "3"], readme=True)
 
 
 def dispatch(run):

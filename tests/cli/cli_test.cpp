@@ -182,5 +182,16 @@ TEST_F(Cli, BenchMeasuresComparesBitsAndWritesTraces) {
   EXPECT_TRUE(fs::exists(path("trace") + "/bench.perfetto.json"));
 }
 
+TEST_F(Cli, BenchRefusesTwoBatchesOfOneSequence) {
+  const std::string command = "bench " + fixtures +
+                              "deepseek_v2 --ranks 2 --connectivity standard --schedule blocking "
+                              "--two-batch --repeat 1 --json --tokens-per-rank ";
+  EXPECT_EQ(farskip(command + "8 --sequence-length 8", path("errors")).status, 2);
+  const std::string errors = read_file(path("errors"));
+  EXPECT_NE(errors.find("--sequence-length"), std::string::npos) << errors;
+  EXPECT_EQ(farskip(command + "8 --sequence-length 7").status, 0);
+  EXPECT_EQ(farskip(command + "1").status, 2);
+}
+
 }  // namespace
 }  // namespace farskip

@@ -183,14 +183,7 @@ TEST_F(Recorded, StepsGoOnWhereRecordingFails) {
   const Batch batch = batch_of(tokens, {0, 1});
   const auto plain = rank.executor(step, {.records = false});
   const StepResult expected = plain->run(step.schedule, batch);
-  for (const Op& op : step.graph.ops()) {
-    if (op.kind != OpKind::attention_core) continue;
-    KernelEntry entry = rank.kernels().find(op);
-    plain_attention = entry.kernel;
-    entry.kernel = refuse_to_be_recorded;
-    rank.kernels().add(OpKind::attention_core, entry);
-    break;
-  }
+  plain_attention = rank.replace_kernel(step.graph, OpKind::attention_core, refuse_to_be_recorded);
   const auto refusing = rank.executor(step);
   for (int i = 0; i < 5; ++i) {
     const StepResult result = refusing->run(step.schedule, batch);

@@ -2,6 +2,7 @@
 
 #include <list>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "farskip/comm/loopback.h"
@@ -46,8 +47,17 @@ class StandIn {
   }
 
   const Weights& weights() const { return weights_; }
-  // Executors use it as it is when they are made.
-  KernelTable& kernels() { return kernels_; }
+  // What computes ops of the kind in executors that are made from now on. Returns what did before.
+  Kernel replace_kernel(const Graph& graph, OpKind kind, Kernel kernel) {
+    for (const Op& op : graph.ops()) {
+      if (op.kind != kind) continue;
+      KernelEntry entry = kernels_.find(op);
+      const Kernel before = std::exchange(entry.kernel, kernel);
+      kernels_.add(kind, entry);
+      return before;
+    }
+    return nullptr;
+  }
   PlannedStep plan(const TokenBatch& tokens, const StepForm& form) const {
     return fixture_.plan("farskip", 4, tokens, form);
   }

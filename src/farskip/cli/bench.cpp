@@ -47,11 +47,25 @@ std::vector<Variant> variants_of(const BenchOptions& options) {
   return variants;
 }
 
+int64_t tokens_of_a_sequence(const BenchOptions& options) {
+  const int64_t asked = options.sequence_length > 0 ? options.sequence_length
+                                                    : std::max<int64_t>(1, options.tokens / 4);
+  return std::min(asked, options.tokens);
+}
+
+// One of the two would be empty, and the row would say nothing of two-batch.
+void check_two_batch(const BenchOptions& options) {
+  if (!options.two_batch || tokens_of_a_sequence(options) < options.tokens) return;
+  throw UsageError("two batches of one sequence",
+                   {.where = "--two-batch",
+                    .expected = "two sequences a rank or more",
+                    .found = "one of " + std::to_string(options.tokens) + " tokens",
+                    .hint = "shorten them with --sequence-length"});
+}
+
 TokenBatch make_tokens(const BenchOptions& options, const ModelConfig& model) {
-  const int64_t length = options.sequence_length > 0 ? options.sequence_length
-                                                     : std::max<int64_t>(1, options.tokens / 4);
   TokenBatch batch;
-  batch.width = std::min(length, options.tokens);
+  batch.width = tokens_of_a_sequence(options);
   for (int rank = 0; rank < options.ranks; ++rank) {
     for (int64_t left = options.tokens; left > 0; left -= batch.width) {
       batch.lengths.push_back(std::min(left, batch.width));
@@ -71,6 +85,7 @@ TokenBatch make_tokens(const BenchOptions& options, const ModelConfig& model) {
 }
 
 Bench prepare(const BenchOptions& options, const Ranks& ranks) {
+  check_two_batch(options);
   const bool has_weights = std::filesystem::is_directory(options.model) && !options.random_weights;
   ModelConfig model = load_model(options.model);
   if (options.layers > 0) model = cut_layers(model, options.layers);

@@ -84,9 +84,9 @@ class Bursts {
 
   // The same on all ranks: they exchange equally often.
   void set_counts(const ContentionOptions& options) {
-    multiply(), exchange({}).synchronize();
+    multiply(), exchange(Event::record(stream_)).synchronize();
     const double product = timed([&] { multiply(), multiply(), multiply(), finish(); }) / 3;
-    const double one = timed([&] { exchange({}).synchronize(); });
+    const double one = timed([&] { exchange(Event::record(stream_)).synchronize(); });
     const at::Tensor own = at::tensor({product, one}, at::kDouble).view({1, 2});
     const at::Tensor mean = gather_on_host(group_, own, tag_--).mean(0);
     const double beside = std::max(mean[1].item<double>(), 1e-5) / options.share;
