@@ -57,9 +57,14 @@ ExpertProductArguments arguments_of(const at::Tensor& out, const at::Tensor& row
           .multiprocessors = std::max(2, multiprocessors() - kept_free)};
 }
 
-// For a launch to count tiles with.
-at::Tensor none_drawn(const at::Tensor& out) {
-  return at::zeros({1}, out.options().dtype(at::kInt));
+// With a number to count tiles with.
+template <typename Launch>
+void launch_on(const at::Tensor& out, ExpertProductArguments arguments, Launch launch) {
+  if (out.numel() == 0) return;
+  const c10::cuda::CUDAGuard guard(out.device());
+  const at::Tensor drawn = at::zeros({1}, out.options().dtype(at::kInt));
+  arguments.drawn = drawn.mutable_data_ptr<int>();
+  launch(arguments, stream_of(out));
 }
 
 }  // namespace
@@ -84,23 +89,14 @@ bool fills_gpu(const at::Tensor& rows, const at::Tensor& matrix) {
 
 void expert_product_out(const at::Tensor& out, const at::Tensor& rows, const at::Tensor& matrices,
                         const at::Tensor& ends, const at::Tensor& order) {
-  ExpertProductArguments arguments = arguments_of(out, rows, matrices, ends, order, 1, 1);
-  if (out.numel() == 0) return;
-  const c10::cuda::CUDAGuard guard(out.device());
-  const at::Tensor drawn = none_drawn(out);
-  arguments.drawn = drawn.mutable_data_ptr<int>();
-  launch_expert_product(arguments, stream_of(out));
+  launch_on(out, arguments_of(out, rows, matrices, ends, order, 1, 1), launch_expert_product);
 }
 
 void expert_swiglu_out(const at::Tensor& out, const at::Tensor& rows, const at::Tensor& gate_up,
                        const at::Tensor& ends, const at::Tensor& order, int64_t choices) {
-  ExpertProductArguments arguments =
-      arguments_of(out, rows, gate_up, ends, order, 2, order.defined() ? choices : 1);
-  if (out.numel() == 0) return;
-  const c10::cuda::CUDAGuard guard(out.device());
-  const at::Tensor drawn = none_drawn(out);
-  arguments.drawn = drawn.mutable_data_ptr<int>();
-  launch_expert_swiglu(arguments, stream_of(out));
+  const int64_t of_a_token = order.defined() ? choices : 1;
+  launch_on(out, arguments_of(out, rows, gate_up, ends, order, 2, of_a_token),
+            launch_expert_swiglu);
 }
 
 }  // namespace farskip::cuda
