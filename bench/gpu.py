@@ -89,11 +89,11 @@ def line_of(row, layers):
     interior = " / ".join(format(value, ".1f") for value in percent if value is not None) or "-"
     launch = f", a layer launched in {row['layers_host_seconds'] / layers * 1e6:.0f} us" if row["host_seconds"] else ""
     return (f"{label:45} {text}, interior {interior} %, "
-            f"over bound {row['step_over_bound']:.3f} (loaded {row['step_over_loaded_bound']:.3f}), predicted {row['prediction_error']:+.1%}, x best std {row['speedup_over_best_standard']:.2f}{launch}")
+            f"over bound {row['step_over_bound']:.3f} (loaded {row['step_over_loaded_bound']:.3f}), predicted {row['prediction_error']:+.1%}, x best std {row['speedup_over_best_standard']:.2f} (untimed {row['untimed_speedup_over_best_standard']:.2f}){launch}")
 
 
 def prefill(run):
-    whole = "--tokens-per-rank 16384 --ranks 1 --connectivity standard --repeat 7".split()
+    whole = "--tokens-per-rank 16384 --ranks 1 --connectivity standard --schedule blocking --repeat 7".split()
     for model, layers in (("deepseek-v2-lite", 27), ("qwen3-30b-a3b", 12)):
         run.bench("prefill", model, model, [*whole, "--layers", str(layers)], readme=True)
         run.record("prefill", model + ", transformers compiled",
@@ -108,10 +108,10 @@ def v3(run):
             run.bench("v3", f"300 GB/s, {path}, {routing}", model, [
                 *LOOPBACK, "--tokens-per-rank", "8192", "--loopback-path", path, "--link-gb-per-s", "300", "--routing", routing,
                 "--connectivity", "standard,farskip", "--pieces", "1,2" if path == "device" and routing == "balanced" else "1",
-                "--repeat", "5"], readme=path == run.paths[-1] and routing == "balanced")
+                "--repeat", "3"], readme=path == run.paths[-1] and routing == "balanced")
     run.bench("v3", "300 GB/s, device, balanced, 8 multiprocessors left free", model, [
         *LOOPBACK, "--tokens-per-rank", "8192", "--link-gb-per-s", "300", "--routing", "balanced", "--connectivity", "standard,farskip",
-        "--free-multiprocessors", "8", "--repeat", "5"])
+        "--free-multiprocessors", "8", "--repeat", "3"])
 
 
 def equal(run):
@@ -119,7 +119,7 @@ def equal(run):
     model = run.config("deepseek-v3", num_hidden_layers=6, first_k_dense_replace=0)
     run.bench("equal", f"link filled, {run.paths[-1]}", model, [
         *LOOPBACK, "--tokens-per-rank", "8192", "--loopback-path", run.paths[-1], "--link-fill", "1", "--routing", "balanced",
-        "--connectivity", "farskip", "--schedule", "released,overlapped", "--pieces", "1,2", "--repeat", "5"])
+        "--connectivity", "farskip", "--schedule", "released,overlapped", "--pieces", "1,2", "--repeat", "3"])
 
 
 def v2_lite(run):
@@ -127,7 +127,7 @@ def v2_lite(run):
         for routing in ("balanced", "model"):
             run.bench("v2-lite", f"300 GB/s, {path}, {routing}", "deepseek-v2-lite", [
                 *LOOPBACK, "--tokens-per-rank", "16384", "--loopback-path", path, "--link-gb-per-s", "300", "--routing", routing,
-                "--connectivity", "standard,farskip", "--expert-chunks", "1,2", "--repeat", "5"],
+                "--connectivity", "standard,farskip", "--expert-chunks", "1,2", "--repeat", "3"],
                 readme=path == run.paths[-1] and routing == "balanced")
 
 
@@ -153,13 +153,15 @@ def sweep(run):
 
 
 def batches(run):
+    """The variant that the simulation chooses from blocking runs, against every standard one."""
     model = run.config("deepseek-v2-lite", num_hidden_layers=7)
     for link in (50, 300):
         for tokens in (128, 512, 1024, 2048, 4096, 16384):
             run.bench("batches", f"{tokens} tokens, {link} GB/s", model, [
                 *LOOPBACK, "--tokens-per-rank", str(tokens), "--sequence-length", str(min(2048, tokens // 2)), "--loopback-path", run.paths[-1],
                 "--link-gb-per-s", str(link), "--routing", "balanced", "--connectivity", "standard,farskip", "--schedule", "overlapped",
-                "--expert-chunks", "1,2,4", "--two-batch", "--repeat", "9" if tokens <= 4096 else "3"], readme=True)
+                "--expert-chunks", "1,2,4", "--pieces", "1,2" if tokens == 4096 else "1", "--two-batch", "--choose", "--repeat",
+                "5" if tokens <= 4096 else "3"], readme=tokens in (128, 1024, 4096))
 
 
 def dispatch(run):
@@ -181,7 +183,7 @@ def nccl(run):
     ranks = [{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29513", "WORLD_SIZE": "2", "RANK": str(r), "LOCAL_RANK": str(r)} for r in (0, 1)]
     run.bench("nccl", "two GPUs", "deepseek-v2-lite", [
         "--tokens-per-rank", "16384", "--transport", "nccl", "--routing", "balanced", "--connectivity", "standard,farskip", "--expert-chunks",
-        "1,2", "--repeat", "5"], ranks, readme=True)
+        "1,2", "--repeat", "3"], ranks, readme=True)
 
 
 def training(run):

@@ -245,9 +245,8 @@ void BM_Unpermute(benchmark::State& state, const Model& m) {
 void BM_Rope(benchmark::State& state, const Model& m) {
   const bool latent = m.heads == m.kv_heads;
   const int64_t nope = 128, rotated = 64, size = 128;
-  // Latent: the rotated part of q in place, and k from its parts; else q and k in place.
-  const int64_t moved =
-      latent ? m.heads * (2 * rotated + nope + nope + rotated) : 2 * (m.heads + m.kv_heads) * size;
+  // Latent: the rotated part of q in place, and k's of all heads; else q and k in place.
+  const int64_t moved = latent ? m.heads * 3 * rotated : 2 * (m.heads + m.kv_heads) * size;
   const double bytes = element * static_cast<double>(m.tokens * moved);
   measure(state, bytes, [&]() -> Launch {
     const int64_t pairs = latent ? rotated / 2 : size / 2;
@@ -255,10 +254,8 @@ void BM_Rope(benchmark::State& state, const Model& m) {
     const at::Tensor sin = at::rand({m.tokens, pairs}, on_gpu(at::kFloat));
     if (latent) {
       const at::Tensor q = normal({m.tokens, m.heads, nope + rotated});
-      const at::Tensor kv = normal({m.tokens, m.heads, 2 * nope}).narrow(2, 0, nope);
       const at::Tensor k_rope = normal({m.tokens, 512 + rotated}).narrow(1, 512, rotated);
-      return
-          [=, k = at::empty_like(q)] { cuda::latent_rope_out(k, q, kv, k_rope, cos, sin, true); };
+      return [=, k = at::empty_like(q)] { cuda::latent_rope_(q, k, k_rope, cos, sin, true); };
     }
     const at::Tensor qkv = normal({m.tokens, (m.heads + 2 * m.kv_heads) * size});
     const at::Tensor q = qkv.narrow(1, 0, m.heads * size).unflatten(1, {m.heads, size});

@@ -182,6 +182,29 @@ TEST_F(Cli, BenchMeasuresComparesBitsAndWritesTraces) {
   EXPECT_TRUE(fs::exists(path("trace") + "/bench.perfetto.json"));
 }
 
+// Standard rows all run: the choice is not among what it is compared with.
+TEST_F(Cli, BenchChoosesBeforeItRuns) {
+  const Output output = farskip("bench " + fixtures +
+                                "deepseek_v2 --ranks 2 --tokens-per-rank 64 --link-gbps 0.5 "
+                                "--connectivity standard,farskip,attention-only --two-batch "
+                                "--expert-chunks 1,2 --repeat 1 --choose --json");
+  ASSERT_EQ(output.status, 0);
+  const auto json = nlohmann::json::parse(output.text);
+  const auto& rows = json.at("rows");
+  const auto& weighed = json.at("weighed");
+  EXPECT_EQ(rows.size(), 2u * 3 + 1);
+  ASSERT_EQ(weighed.size(), 2u * 3);
+  for (size_t i = 1; i < weighed.size(); ++i) {
+    EXPECT_LE(weighed[i - 1].at("foreseen_seconds"), weighed[i].at("foreseen_seconds"));
+  }
+  for (const auto& row : rows) {
+    if (row.at("connectivity") == "standard") continue;
+    for (const char* field : {"connectivity", "schedule", "two_batch", "expert_chunks", "pieces"}) {
+      EXPECT_EQ(row.at(field), weighed[0].at(field)) << field;
+    }
+  }
+}
+
 TEST_F(Cli, BenchRefusesTwoBatchesOfOneSequence) {
   const std::string command = "bench " + fixtures +
                               "deepseek_v2 --ranks 2 --connectivity standard --schedule blocking "

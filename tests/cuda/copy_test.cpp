@@ -35,7 +35,7 @@ class Copies : public testing::GpuTest {
 // Kernel code is loaded at its first launch, for which the driver waits for the device.
 void load_fill_kernel(uint32_t* flags, const c10::Stream& stream) {
   flags[0] = 1;
-  fill_gpu(flags, flags + 1, c10::cuda::CUDAStream(stream).stream());
+  fill_gpu(flags, flags + 1, c10::cuda::CUDAStream(stream).stream(), blocks_that_fill_gpu());
   cudaDeviceSynchronize();
   flags[0] = flags[1] = 0;
 }
@@ -82,7 +82,7 @@ TEST_F(Copies, GatesPassWhileEveryMultiprocessorIsTaken) {
   ASSERT_EQ(cudaHostAlloc(reinterpret_cast<void**>(&flags), 8, cudaHostAllocMapped), cudaSuccess);
   load_fill_kernel(flags, filled);
   StreamGate gate;
-  fill_gpu(flags, flags + 1, c10::cuda::CUDAStream(filled).stream());
+  fill_gpu(flags, flags + 1, c10::cuda::CUDAStream(filled).stream(), blocks_that_fill_gpu());
   const auto start = std::chrono::steady_clock::now();
   const auto waited = [&] { return std::chrono::steady_clock::now() - start; };
   std::atomic_ref<uint32_t> running(flags[1]);

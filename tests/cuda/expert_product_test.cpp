@@ -8,17 +8,25 @@
 #include <ATen/ops/mm.h>
 #include <ATen/ops/randperm.h>
 #include <ATen/ops/tensor.h>
+#include <c10/cuda/CUDAStream.h>
+#include <cuda_runtime_api.h>
 
+#include <atomic>
+#include <chrono>
 #include <numeric>
+#include <thread>
 #include <vector>
 
 #include "farskip/base/error.h"
 #include "farskip/cuda/device.h"
 #include "farskip/nn/mlp.h"
+#include "fill_gpu.h"
 #include "gpu_test.h"
 
 namespace farskip::testing {
 namespace {
+
+using namespace std::chrono_literals;
 
 class CudaExpertProduct : public GpuTest {
  protected:
@@ -166,6 +174,37 @@ TEST_F(CudaExpertProduct, BitsDoNotDependOnOtherRows) {
     cuda::expert_swiglu_out(some, w.in.narrow(0, first, rows), w.gate_up, {});
     EXPECT_TRUE(at::equal(some, whole.narrow(0, first, rows))) << first << ", " << rows;
   }
+}
+
+// As beside a collective: blocks that find no multiprocessor must not keep tiles from the others.
+TEST_F(CudaExpertProduct, EndsWhileOtherKernelsHoldMultiprocessors) {
+  const Case c{{4000, 1, 6000}, 512, 1408};
+  const Work w(c, 0);
+  const at::Tensor alone = poisoned({w.there, c.width}, at::kBFloat16);
+  const at::Tensor beside = poisoned({w.there, c.width}, at::kBFloat16);
+  cuda::expert_swiglu_out(alone, w.in, w.gate_up, w.ends, w.order);
+  uint32_t* flags = nullptr;
+  ASSERT_EQ(cudaHostAlloc(reinterpret_cast<void**>(&flags), 8, cudaHostAllocMapped), cudaSuccess);
+  std::atomic_ref<uint32_t> release(flags[0]), running(flags[1]);
+  const auto other = c10::cuda::getStreamFromPool();
+  // Loads the kernel: until then the driver may wait for what runs.
+  release = 1;
+  cuda::fill_gpu(flags, flags + 1, other.stream(), 1);
+  cudaDeviceSynchronize();
+  release = running = 0;
+  cuda::fill_gpu(flags, flags + 1, other.stream(), 40);
+  const auto start = std::chrono::steady_clock::now();
+  const auto in_time = [&] { return std::chrono::steady_clock::now() - start < 1500ms; };
+  while (running < 40 && in_time()) std::this_thread::yield();
+  cuda::expert_swiglu_out(beside, w.in, w.gate_up, w.ends, w.order);
+  const auto product = c10::cuda::getCurrentCUDAStream();
+  while (!product.query() && in_time()) std::this_thread::yield();
+  const bool ended = product.query() && !other.query();
+  release = 1;
+  cudaDeviceSynchronize();
+  cudaFreeHost(flags);
+  EXPECT_TRUE(ended);
+  EXPECT_TRUE(at::equal(beside, alone));
 }
 
 TEST_F(CudaExpertProduct, RefusesWhatDoesNotFit) {

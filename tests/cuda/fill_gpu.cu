@@ -25,8 +25,9 @@ uint32_t blocks_that_fill_gpu() {
   return static_cast<uint32_t>(multiprocessors() * blocks_per_multiprocessor);
 }
 
-void fill_gpu(const volatile uint32_t* release, uint32_t* running, cudaStream_t stream) {
-  fill<<<blocks_that_fill_gpu(), threads, 0, stream>>>(release, running);
+void fill_gpu(const volatile uint32_t* release, uint32_t* running, cudaStream_t stream,
+              uint32_t blocks) {
+  fill<<<blocks, threads, 0, stream>>>(release, running);
   check_launch("fill");
 }
 

@@ -6,11 +6,13 @@
 
 namespace farskip::cuda {
 
-// Queues a kernel that takes every thread slot of every multiprocessor of the current device, until
-// `*release` (pinned host memory) is not 0 or two seconds have passed. Adds to `*running`
-// (likewise) once it has started everywhere.
-void fill_gpu(const volatile uint32_t* release, uint32_t* running, cudaStream_t stream);
-// Blocks of it.
+// Queues a kernel of `blocks` blocks, two of which take every thread slot of a multiprocessor,
+// until
+// `*release` (pinned host memory) is not 0 or two seconds have passed. `*running` (likewise) counts
+// those that have started.
+void fill_gpu(const volatile uint32_t* release, uint32_t* running, cudaStream_t stream,
+              uint32_t blocks);
+// How many take every multiprocessor of the current device.
 uint32_t blocks_that_fill_gpu();
 
 }  // namespace farskip::cuda

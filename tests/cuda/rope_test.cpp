@@ -91,22 +91,20 @@ TEST_F(CudaRope, LatentHasTheBitsOfTheCpu) {
     for (const auto& [nope, pairs] : {std::pair{128, 32}, {16, 8}, {7, 5}, {24, 12}, {40, 1}}) {
       for (const bool interleaved : {true, false}) {
         for (const int64_t tokens : {0, 1, 11}) {
-          const int64_t heads = 3, rotated = 2 * pairs, value = 8, latent = 24;
+          const int64_t heads = 6, rotated = 2 * pairs, latent = 24;
           const at::Tensor q = random({tokens, heads, nope + rotated}, 1, dtype);
-          const at::Tensor kv = random({tokens, heads, nope + value}, 2, dtype);
+          const at::Tensor k = random({tokens, heads, nope + rotated}, 2, dtype);
           const at::Tensor compressed = random({tokens, latent + rotated}, 3, dtype);
           const RopeTable table = table_of(tokens, pairs);
-          const at::Tensor moved_q = on_gpu(q);
-          const at::Tensor k = poisoned({tokens, heads, nope + rotated}, dtype);
-          cuda::latent_rope_out(k, moved_q, on_gpu(kv).narrow(2, 0, nope),
-                                on_gpu(compressed).narrow(1, latent, rotated), on_gpu(table.cos),
-                                on_gpu(table.sin), interleaved);
+          const at::Tensor moved_q = on_gpu(q), moved_k = on_gpu(k);
+          cuda::latent_rope_(moved_q, moved_k, on_gpu(compressed).narrow(1, latent, rotated),
+                             on_gpu(table.cos), on_gpu(table.sin), interleaved);
           apply_rope_(q.narrow(2, nope, rotated), table, interleaved);
           const at::Tensor shared = compressed.narrow(1, latent, rotated).unsqueeze(1);
           apply_rope_(shared, table, interleaved);
           EXPECT_TRUE(same(moved_q, q)) << nope << ", " << pairs << " pairs, " << tokens;
-          EXPECT_TRUE(same(k, at::cat({kv.narrow(2, 0, nope), shared.expand({-1, heads, -1})}, 2)))
-              << nope << ", " << pairs << " pairs, " << tokens;
+          k.narrow(2, nope, rotated).copy_(shared.expand({-1, heads, -1}));
+          EXPECT_TRUE(same(moved_k, k)) << nope << ", " << pairs << " pairs, " << tokens;
         }
       }
     }
@@ -143,7 +141,11 @@ TEST_F(CudaRope, RefusesWhatDoesNotFit) {
   EXPECT_THROW(cuda::grouped_rope_(q, q, {}, {}, 1e-6, table.cpu(), table, false), Error);
   EXPECT_THROW(cuda::grouped_rope_(q, q, at::ones({8}), {}, 1e-6, table, table, false), Error);
   EXPECT_THROW(cuda::grouped_rope_(odd, odd, {}, {}, 1e-6, table, table, false), UnsupportedError);
-  EXPECT_THROW(cuda::latent_rope_out(q, q, q, table, table, table, true), Error);
+  const at::Tensor rotates = at::ones({2, 8}, at::kCUDA);
+  cuda::latent_rope_(q, q.clone(), rotates, table, table, true);
+  EXPECT_THROW(cuda::latent_rope_(q, q, q, table, table, true), Error);
+  EXPECT_THROW(cuda::latent_rope_(q, q, at::ones({2, 10}, at::kCUDA), wide, wide, true), Error);
+  EXPECT_THROW(cuda::latent_rope_(q, odd, rotates, table, table, true), Error);
 }
 
 }  // namespace

@@ -20,12 +20,12 @@ double step_under_load(const char* schedule, const Durations& durations, const L
 }
 
 TEST(Load, GrowsLateBetweenRestedAndSteady) {
-  EXPECT_DOUBLE_EQ(load.factor(0.3), 1);
-  EXPECT_DOUBLE_EQ(load.factor(0.5), 1);
-  EXPECT_DOUBLE_EQ(load.factor(0.75), 1 + 0.2 / 4);
-  EXPECT_DOUBLE_EQ(load.factor(1), 1.2);
-  EXPECT_DOUBLE_EQ(load.factor(1.1), 1.2);
-  EXPECT_DOUBLE_EQ(LoadModel{}.factor(1), 1);
+  EXPECT_DOUBLE_EQ(load.factor(0, 0.3), 1);
+  EXPECT_DOUBLE_EQ(load.factor(0, 0.5), 1);
+  EXPECT_DOUBLE_EQ(load.factor(0, 0.75), 1 + 0.2 / 4);
+  EXPECT_DOUBLE_EQ(load.factor(0, 1), 1.2);
+  EXPECT_DOUBLE_EQ(load.factor(0, 1.1), 1.2);
+  EXPECT_DOUBLE_EQ(LoadModel{}.factor(0, 1), 1);
 }
 
 TEST(Load, SlowsWhatNeverRests) {
@@ -49,33 +49,55 @@ TEST(Load, SettlesInBetween) {
   const double busy = (loaded[0] + loaded[2] + loaded[3]) / times.step;
   EXPECT_LT(busy, 1);
   EXPECT_GT(busy, 4.0 / 5);
-  for (OpId op : {0, 2, 3}) EXPECT_NEAR(loaded[op], paused[op] * load.factor(busy), 5e-3);
+  for (OpId op : {0, 2, 3}) EXPECT_NEAR(loaded[op], paused[op] * load.factor(op, busy), 5e-3);
   EXPECT_EQ(loaded[1], paused[1]);
 }
 
-// Both lanes ran for 4 s, in which compute lost 2: 1 to contention of 4 / 3, 1 to the load.
-TEST(Load, IsWhatContentionDoesNotExplain) {
-  OverlapMetrics rested, steady;
-  rested.step = 16, rested.compute = 10;
-  steady.step = 12.5, steady.compute = 12, steady.communication = 5, steady.overlapped = 4;
-  const LoadFit fit = fit_load(rested, steady, {4.0 / 3, 1.5});
-  EXPECT_DOUBLE_EQ(fit.load.rested, 10.0 / 16);
-  EXPECT_DOUBLE_EQ(fit.load.steady, 12 / 12.5);
-  EXPECT_DOUBLE_EQ(fit.load.slowdown, 1.1);
-  EXPECT_DOUBLE_EQ(fit.contention.compute, 4.0 / 3);
-  EXPECT_EQ(fit.contention.communication, 1.5);
+// Of a diamond: compute a, c and d around communication b.
+LoadRun run_of(Durations seconds, Durations overlapped, double step) {
+  LoadRun run{.metrics = {}, .seconds = std::move(seconds), .overlapped = std::move(overlapped)};
+  run.metrics.step = step;
+  run.metrics.compute = run.seconds[0] + run.seconds[2] + run.seconds[3];
+  run.metrics.communication = run.seconds[1];
+  for (double both : run.overlapped) run.metrics.overlapped += both;
+  return run;
 }
 
-TEST(Load, LeavesContentionNoMoreThanWasLost) {
-  OverlapMetrics rested, steady;
-  rested.step = 16, rested.compute = 10;
-  steady.step = 12.5, steady.compute = 12, steady.communication = 5, steady.overlapped = 4;
-  EXPECT_DOUBLE_EQ(fit_load(rested, steady, {8, 1}).load.slowdown, 1);
-  EXPECT_DOUBLE_EQ(fit_load(rested, steady, {8, 1}).contention.compute, 2);
-  steady.compute = 9;
-  EXPECT_DOUBLE_EQ(fit_load(rested, steady, {8, 1}).contention.compute, 1);
-  steady.overlapped = 2;
-  EXPECT_EQ(fit_load(rested, steady, {8, 1}).contention.compute, 8) << "it waited all the same";
+// Both lanes ran for 4 s beside c, of the kind of a, which lost 2: 1 to contention of 4 / 3, 1 to
+// the load, which d feels less.
+TEST(Load, IsWhatContentionDoesNotExplainOfAKind) {
+  const LoadRun rested = run_of({4, 2, 4, 2}, {0, 0, 0, 0}, 16);
+  const LoadRun steady = run_of({4, 5, 6, 2.1}, {0, 0, 4, 0}, 12.5);
+  const LoadFit fit = fit_load(diamond(), rested, steady, {4.0 / 3, 1.5});
+  EXPECT_DOUBLE_EQ(fit.load.rested, 10.0 / 16);
+  EXPECT_DOUBLE_EQ(fit.load.steady, 12.1 / 12.5);
+  EXPECT_DOUBLE_EQ(fit.load.slowdown, 1.11);
+  EXPECT_EQ(fit.contention.communication, 1.5);
+  const double busy = fit.load.steady;
+  for (OpId op : {0, 2}) EXPECT_DOUBLE_EQ(fit.load.factor(op, busy), 1 + 1.0 / 8) << op;
+  EXPECT_DOUBLE_EQ(fit.load.factor(3, busy), 1.05);
+  for (OpId op : {0, 2, 3}) EXPECT_DOUBLE_EQ(fit.contention.of_compute(op), 4.0 / 3) << op;
+}
+
+TEST(Load, LeavesContentionNoMoreThanAKindLost) {
+  const LoadRun rested = run_of({4, 2, 4, 2}, {0, 0, 0, 0}, 16);
+  const auto contention = [&](double c_took, double measured) {
+    const LoadRun steady = run_of({4, 5, c_took, 2}, {0, 0, 4, 1}, 12.5);
+    const LoadFit fit = fit_load(diamond(), rested, steady, {measured, 1});
+    EXPECT_DOUBLE_EQ(fit.load.factor(3, 1), 1);
+    EXPECT_EQ(fit.contention.of_compute(3), 1) << "d lost nothing beside communication";
+    return fit.contention.of_compute(2);
+  };
+  EXPECT_DOUBLE_EQ(contention(6, 8), 2);
+  EXPECT_DOUBLE_EQ(contention(3, 8), 1);
+}
+
+TEST(Load, AndContentionAreTheMeasuredOnesWhereComputeWaitedAllTheSame) {
+  const LoadRun rested = run_of({4, 4, 4, 2}, {0, 0, 0, 0}, 16);
+  const LoadRun steady = run_of({4, 4, 5, 2}, {0, 0, 1.5, 0}, 14);
+  const LoadFit fit = fit_load(diamond(), rested, steady, {2, 1});
+  EXPECT_EQ(fit.contention.of_compute(2), 2);
+  EXPECT_EQ(fit.load.factor(2, 1), 1);
 }
 
 TEST(Load, MeasuredNowhereChangesNothing) {

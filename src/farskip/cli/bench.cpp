@@ -121,6 +121,7 @@ Session open_session(const Bench& bench, Ranks& ranks, const std::optional<LinkO
 
 ComparisonOptions comparison_options(const BenchOptions& options) {
   ComparisonOptions comparison{.variants = variants_of(options),
+                               .choose = options.choose,
                                .repeat = options.repeat,
                                .warm_up = options.warm_up,
                                .records = options.records,
@@ -282,6 +283,9 @@ void add_comparison_options(CLI::App& command, BenchOptions& o) {
       ->delimiter(',')
       ->capture_default_str()
       ->check(CLI::Range(1, 1024));
+  command.add_flag("--choose", o.choose,
+                   "of variants that are not standard, run only the one that the simulation "
+                   "foresees to be the fastest, from blocking runs alone");
   command.add_option("--repeat", o.repeat, "rounds that count; in each all variants run in turn")
       ->capture_default_str()
       ->check(CLI::Range(1, 10000));

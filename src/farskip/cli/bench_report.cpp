@@ -59,6 +59,12 @@ std::optional<Unhidden> shortfall(const ComparisonRow& row) {
   return find_unhidden(row.timelines[0], row.simulated);
 }
 
+nlohmann::ordered_json to_json(const std::map<OpKind, double>& by_kind) {
+  nlohmann::ordered_json json = nlohmann::ordered_json::object();
+  for (const auto& [kind, factor] : by_kind) json[to_string(kind)] = factor;
+  return json;
+}
+
 nlohmann::ordered_json to_json(const ComparisonRow& row) {
   const auto unhidden = shortfall(row);
   auto number = [](const std::optional<double>& value) {
@@ -92,6 +98,8 @@ nlohmann::ordered_json to_json(const ComparisonRow& row) {
           {"load_rested", row.load.rested},
           {"load_steady", row.load.steady},
           {"load_slowdown", row.load.slowdown},
+          {"load_by_kind", to_json(row.load_by_kind)},
+          {"contention_by_kind", to_json(row.contention_by_kind)},
           {"predicted_seconds", row.predicted},
           {"prediction_error", row.prediction_error},
           {"compute_slowdown", row.compute_slowdown},
@@ -100,10 +108,20 @@ nlohmann::ordered_json to_json(const ComparisonRow& row) {
           {"peak_activation_bytes", row.peak_activation_bytes},
           {"predicted_peak_activation_bytes", row.predicted_peak_bytes},
           {"untimed_step_seconds", row.untimed_step.median},
+          {"untimed_speedup_over_best_standard", row.untimed_speedup_over_standard},
           {"host_seconds", row.host.median},
           {"layers_host_seconds", row.layers_host.median},
           {"layers_host_seconds_min", row.layers_host.smallest},
           {"unhidden", unhidden ? nlohmann::ordered_json(describe(*unhidden)) : nullptr}};
+}
+
+nlohmann::ordered_json to_json(const Foreseen& foreseen) {
+  return {{"connectivity", foreseen.variant.connectivity},
+          {"schedule", foreseen.variant.schedule},
+          {"two_batch", foreseen.variant.two_batch},
+          {"expert_chunks", foreseen.variant.expert_chunks},
+          {"pieces", foreseen.variant.pieces},
+          {"foreseen_seconds", foreseen.seconds}};
 }
 
 nlohmann::ordered_json to_json(const LinkReport& link) {
@@ -141,6 +159,7 @@ void print_json(const BenchOptions& options, const Bench& bench, const Compariso
   if (options.transport.name == "loopback") out["path"] = options.transport.loopback_path;
   if (link) out["link"] = to_json(*link);
   for (const ComparisonRow& row : comparison.rows) out["rows"].push_back(to_json(row));
+  for (const Foreseen& one : comparison.weighed) out["weighed"].push_back(to_json(one));
   std::cout << out.dump(2) << '\n';
 }
 
@@ -179,8 +198,9 @@ void print_notes(const Bench& bench, const Comparison& comparison) {
   if (fastest.host.median > 0) {
     const int layers = bench.model.layer_count();
     std::cout << "; without timelines a step takes "
-              << format_duration(fastest.untimed_step.median, 2)
-              << " and the host launches a layer in "
+              << format_duration(fastest.untimed_step.median, 2) << ", "
+              << format_fixed(fastest.untimed_speedup_over_standard, 2)
+              << " x as fast as the best standard row, and the host launches a layer in "
               << format_duration(fastest.layers_host.median / layers, 0) << ", "
               << format_duration(fastest.layers_host.smallest / layers, 0) << " at best";
   }
@@ -191,6 +211,17 @@ void print_notes(const Bench& bench, const Comparison& comparison) {
                 << describe(*unhidden) << '\n';
     }
   }
+}
+
+void print_choice(const std::vector<Foreseen>& weighed) {
+  if (weighed.empty()) return;
+  std::cout << "chosen before the run: " << weighed[0].variant.label() << ", foreseen "
+            << format_duration(weighed[0].seconds, 2);
+  if (weighed.size() > 1) {
+    std::cout << "; " << weighed[1].variant.label() << ", the next of " << weighed.size() - 1
+              << " others, " << format_duration(weighed[1].seconds, 2);
+  }
+  std::cout << '\n';
 }
 
 void print_foot(const Comparison& comparison, const std::optional<LinkReport>& link,
@@ -261,6 +292,7 @@ void report_results(const BenchOptions& options, const Bench& bench, const Compa
   } else {
     print_head(options, bench, link);
     print_table(comparison);
+    print_choice(comparison.weighed);
     print_foot(comparison, seen, options.training);
     print_notes(bench, comparison);
   }

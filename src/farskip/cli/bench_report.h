@@ -24,7 +24,7 @@ struct BenchOptions {
   std::optional<double> link_gbps, link_gb_per_s, link_fill;
   double link_us = 0;
   std::vector<std::string> connectivities = {"standard", "farskip"}, schedules;
-  bool two_batch = false;
+  bool two_batch = false, choose = false;
   std::vector<int> chunks = {1}, pieces = {1};
   std::vector<std::string> routing = {"model"};
   DispatchOptions dispatch;

@@ -196,9 +196,9 @@ void grouped_rope_(const at::Tensor&, const at::Tensor&, const at::Tensor&, cons
   refuse("grouped_rope_");
 }
 
-void latent_rope_out(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                     const at::Tensor&, const at::Tensor&, bool) {
-  refuse("latent_rope_out");
+void latent_rope_(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                  const at::Tensor&, bool) {
+  refuse("latent_rope_");
 }
 
 }  // namespace cuda

@@ -18,6 +18,14 @@ void refuse_size(const char* what, const std::string& expected, int64_t found) {
       {.where = what, .expected = expected, .found = std::to_string(found), .hint = {}});
 }
 
+void refuse_pairs(int64_t size, int64_t pairs) {
+  throw Error("rope rotates more dimensions than a head has",
+              {.where = "rope cos",
+               .expected = "at most " + std::to_string(size / 2) + " pairs",
+               .found = std::to_string(pairs),
+               .hint = {}});
+}
+
 void require_tables(const at::Tensor& cos, const at::Tensor& sin, int64_t tokens) {
   require_on_gpu(cos, {tokens, -1}, at::kFloat, "rope cos");
   require_on_gpu(sin, cos.sizes(), at::kFloat, "rope sin");
@@ -79,13 +87,7 @@ void grouped_rope_(const at::Tensor& q, const at::Tensor& k, const at::Tensor& q
   require_heads(q, {tokens, heads, size}, q.scalar_type(), "rope q");
   require_heads(k, {tokens, -1, size}, q.scalar_type(), "rope k");
   require_tables(cos, sin, tokens);
-  if (2 * cos.size(1) > size) {
-    throw Error("rope rotates more dimensions than a head has",
-                {.where = "rope cos",
-                 .expected = "at most " + std::to_string(size / 2) + " pairs",
-                 .found = std::to_string(cos.size(1)),
-                 .hint = {}});
-  }
+  if (2 * cos.size(1) > size) refuse_pairs(size, cos.size(1));
   if (size % 2 != 0 || size > max_head_size) {
     refuse_size("rope q", "an even size of at most " + std::to_string(max_head_size), size);
   }
@@ -108,42 +110,32 @@ void grouped_rope_(const at::Tensor& q, const at::Tensor& k, const at::Tensor& q
                       stream_of(q));
 }
 
-void latent_rope_out(const at::Tensor& k, const at::Tensor& q, const at::Tensor& k_nope,
-                     const at::Tensor& k_rope, const at::Tensor& cos, const at::Tensor& sin,
-                     bool interleaved) {
-  require_on_gpu(k_nope, {-1, -1, -1}, "rope k_nope");
-  const int64_t tokens = k_nope.size(0), heads = k_nope.size(1), nope = k_nope.size(2);
+void latent_rope_(const at::Tensor& q, const at::Tensor& k, const at::Tensor& k_rope,
+                  const at::Tensor& cos, const at::Tensor& sin, bool interleaved) {
+  require_on_gpu(q, {-1, -1, -1}, "rope q");
+  const int64_t tokens = q.size(0), heads = q.size(1), size = q.size(2);
   require_tables(cos, sin, tokens);
-  const int64_t rotated = 2 * cos.size(1);
-  const at::ScalarType dtype = k_nope.scalar_type();
-  require_heads(k_nope, {tokens, heads, nope}, dtype, "rope k_nope");
-  require_heads(q, {tokens, heads, nope + rotated}, dtype, "rope q");
-  require_heads(k_rope, {tokens, rotated}, dtype, "rope k_rope");
-  require_on_gpu(k, {tokens, heads, nope + rotated}, dtype, "rope k");
-  require_contiguous(k, "rope k");
-  require_one_device("latent_rope", {k, q, k_nope, k_rope, cos, sin});
-  const Element element = element_of(k_nope, "rope k_nope");
-  require_few_packs(tokens * heads, nope + 2 * rotated + 96, element, "rope k");
-  if (k.numel() == 0) return;
-  const c10::cuda::CUDAGuard guard(k.device());
+  const int64_t rotated = 2 * cos.size(1), nope = size - rotated;
+  if (nope < 0) refuse_pairs(size, cos.size(1));
+  require_heads(q, {tokens, heads, size}, q.scalar_type(), "rope q");
+  require_heads(k, {tokens, heads, size}, q.scalar_type(), "rope k");
+  require_heads(k_rope, {tokens, rotated}, q.scalar_type(), "rope k_rope");
+  require_one_device("latent_rope", {q, k, k_rope, cos, sin});
+  const Element element = element_of(q, "rope q");
+  require_few_packs(tokens * heads, rotated + 32, element, "rope q");
+  if (q.numel() == 0 || rotated == 0) return;
+  const c10::cuda::CUDAGuard guard(q.device());
   launch_latent_rope(element,
-                     {.k = k.mutable_data_ptr(),
-                      .q = q.mutable_data_ptr(),
-                      .k_nope = k_nope.const_data_ptr(),
+                     {.q = heads_of(q.narrow(2, nope, rotated), {}, "rope q"),
+                      .k = heads_of(k.narrow(2, nope, rotated), {}, "rope k"),
                       .k_rope = k_rope.const_data_ptr(),
                       .cos = cos.const_data_ptr<float>(),
                       .sin = sin.const_data_ptr<float>(),
-                      .q_token_stride = q.stride(0),
-                      .q_head_stride = q.stride(1),
-                      .nope_token_stride = k_nope.stride(0),
-                      .nope_head_stride = k_nope.stride(1),
                       .rope_token_stride = k_rope.stride(0),
                       .tokens = tokens,
-                      .heads = static_cast<int>(heads),
-                      .nope = static_cast<int>(nope),
                       .pairs = static_cast<int>(cos.size(1)),
                       .interleaved = interleaved},
-                     stream_of(k));
+                     stream_of(q));
 }
 
 }  // namespace farskip::cuda

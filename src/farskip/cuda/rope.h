@@ -24,12 +24,10 @@ void grouped_rope_(const at::Tensor& q, const at::Tensor& k, const at::Tensor& q
                    const at::Tensor& k_norm, double eps, const at::Tensor& cos,
                    const at::Tensor& sin, bool interleaved);
 
-// Latent attention: rotates the last 2 * pairs elements of every head of q [T, heads, nope +
-// 2 pairs] in place and writes k [T, heads, nope + 2 pairs]: `k_nope` [T, heads, nope] beside the
-// rotated `k_rope` [T, 2 pairs], which all heads share. k is contiguous, the others have dense last
-// dimensions; k_rope itself stays as it is.
-void latent_rope_out(const at::Tensor& k, const at::Tensor& q, const at::Tensor& k_nope,
-                     const at::Tensor& k_rope, const at::Tensor& cos, const at::Tensor& sin,
-                     bool interleaved);
+// Latent attention, the last 2 * pairs elements of every head of q and k [T, heads, nope +
+// 2 pairs]: q's rotate in place, k's become the rotated `k_rope` [T, 2 pairs], which all heads
+// share. Last dimensions are dense; k_rope itself stays as it is.
+void latent_rope_(const at::Tensor& q, const at::Tensor& k, const at::Tensor& k_rope,
+                  const at::Tensor& cos, const at::Tensor& sin, bool interleaved);
 
 }  // namespace farskip::cuda

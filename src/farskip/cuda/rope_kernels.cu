@@ -33,6 +33,11 @@ __device__ __forceinline__ void norm_pack(Pack<T>& pack, float scale, const Pack
   repack(pack, values);
 }
 
+template <typename T>
+__device__ __forceinline__ T* head_at(const Heads& heads, int64_t token, int head) {
+  return static_cast<T*>(heads.data) + token * heads.token_stride + head * heads.head_stride;
+}
+
 // `lanes` lanes (a power of two) share a head; each holds items lane, lane + lanes, ...: first
 // those that rotate, then, where there is a norm, the rest of the head.
 template <typename T, int Items, bool Aligned>
@@ -46,8 +51,7 @@ __global__ void __launch_bounds__(block_threads)
   const int of_token = there ? static_cast<int>(head - token * token_heads.divisor()) : 0;
   const bool is_q = of_token < a.q.count;
   const Heads& heads = is_q ? a.q : a.k;
-  T* const data = static_cast<T*>(heads.data) + token * heads.token_stride +
-                  (of_token - (is_q ? 0 : a.q.count)) * heads.head_stride;
+  T* const data = head_at<T>(heads, token, of_token - (is_q ? 0 : a.q.count));
   const T* const norm = static_cast<const T*>(heads.norm);
   const int rotated = items_of<T>(2 * a.pairs);
   const int items = !there            ? 0
@@ -91,58 +95,8 @@ __global__ void __launch_bounds__(block_threads)
   }
 }
 
-// A thread has one item of several heads of a token, so that what they have in common is read and
-// computed once, and loads of all of them are in flight.
-template <typename T, bool Aligned>
-struct LatentHeads {
-  const LatentRopeArguments& a;
-  int64_t token, first;  // head
-  int count;
-
-  // Calls visit(j) for the heads, j = 0 ... in registers.
-  template <typename Visit>
-  __device__ __forceinline__ void each(Visit visit) const {
-#pragma unroll
-    for (int j = 0; j < heads_together; ++j) {
-      if (j < count) visit(j);
-    }
-  }
-  __device__ __forceinline__ T* k(int j) const {
-    return static_cast<T*>(a.k) + (token * a.heads + first + j) * (a.nope + 2 * a.pairs);
-  }
-
-  __device__ __forceinline__ void copy_to_k(const Item& item) const {
-    const T* const from = static_cast<const T*>(a.k_nope) + token * a.nope_token_stride;
-    ItemPacks<T> packs[heads_together];
-    each([&](int j) {
-      packs[j] = load_item<T, Aligned>(from + (first + j) * a.nope_head_stride, item);
-    });
-    each([&](int j) { store_item<T, Aligned>(k(j), item, packs[j]); });
-  }
-
-  __device__ __forceinline__ void rotate(ItemPacks<T>& packs, const Item& item) const {
-    const int64_t angles = token * a.pairs;
-    rotate_item<T, Aligned>(packs, item, a.cos + angles, a.sin + angles, a.pairs, a.interleaved);
-  }
-
-  __device__ __forceinline__ void rotate_q(const Item& item) const {
-    T* const q = static_cast<T*>(a.q) + token * a.q_token_stride + a.nope;
-    ItemPacks<T> packs[heads_together];
-    each([&](int j) { packs[j] = load_item<T, Aligned>(q + (first + j) * a.q_head_stride, item); });
-    each([&](int j) { rotate(packs[j], item); });
-    each([&](int j) { store_item<T, Aligned>(q + (first + j) * a.q_head_stride, item, packs[j]); });
-  }
-
-  // All heads have the same.
-  __device__ __forceinline__ void rotate_to_k(const Item& item) const {
-    const T* const from = static_cast<const T*>(a.k_rope) + token * a.rope_token_stride;
-    ItemPacks<T> packs = load_item<T, Aligned>(from, item);
-    rotate(packs, item);
-    each([&](int j) { store_item<T, Aligned>(k(j) + a.nope, item, packs); });
-  }
-};
-
-// Items of a head: what k copies, what q rotates, what k rotates.
+// A thread has one item of several heads of a token: angles and k's part, which they share, are
+// read once, and loads of all of them are in flight.
 template <typename T, bool Aligned>
 __global__ void __launch_bounds__(block_threads)
     latent_rope_kernel(const __grid_constant__ LatentRopeArguments a, uint32_t item_count,
@@ -150,17 +104,27 @@ __global__ void __launch_bounds__(block_threads)
   const uint32_t index = blockIdx.x * block_threads + threadIdx.x;
   if (index >= item_count) return;
   const uint32_t group = head_items.quotient(index);
-  const uint32_t token = token_groups.quotient(group);
+  const int64_t token = token_groups.quotient(group);
   const int first = static_cast<int>(group - token * token_groups.divisor()) * heads_together;
-  const LatentHeads<T, Aligned> heads{a, token, first, static_cast<int>(a.heads) - first};
-  const int i = static_cast<int>(index - group * head_items.divisor());
-  const int rotated = items_of<T>(2 * a.pairs), copied = items_of<T>(a.nope);
-  if (i < copied) {
-    heads.copy_to_k(plain_item<T>(0, a.nope, i));
-  } else if (i < copied + rotated) {
-    heads.rotate_q(rotated_item<T>(a.pairs, i - copied, a.interleaved));
-  } else {
-    heads.rotate_to_k(rotated_item<T>(a.pairs, i - copied - rotated, a.interleaved));
+  const int count = a.q.count - first;
+  const Item item = rotated_item<T>(a.pairs, static_cast<int>(index - group * head_items.divisor()),
+                                    a.interleaved);
+  const float* const cos = a.cos + token * a.pairs;
+  const float* const sin = a.sin + token * a.pairs;
+  ItemPacks<T> q[heads_together];
+#pragma unroll
+  for (int j = 0; j < heads_together; ++j) {
+    if (j < count) q[j] = load_item<T, Aligned>(head_at<T>(a.q, token, first + j), item);
+  }
+  const T* const shared = static_cast<const T*>(a.k_rope) + token * a.rope_token_stride;
+  ItemPacks<T> k = load_item<T, Aligned>(shared, item);
+  rotate_item<T, Aligned>(k, item, cos, sin, a.pairs, a.interleaved);
+#pragma unroll
+  for (int j = 0; j < heads_together; ++j) {
+    if (j >= count) continue;
+    store_item<T, Aligned>(head_at<T>(a.k, token, first + j), item, k);
+    rotate_item<T, Aligned>(q[j], item, cos, sin, a.pairs, a.interleaved);
+    store_item<T, Aligned>(head_at<T>(a.q, token, first + j), item, q[j]);
   }
 }
 
@@ -197,12 +161,12 @@ void grouped_rope(const GroupedRopeArguments& a, cudaStream_t stream) {
 
 template <typename T>
 void latent_rope(const LatentRopeArguments& a, cudaStream_t stream) {
-  const int64_t together = a.q_token_stride | a.q_head_stride | a.nope_token_stride |
-                           a.nope_head_stride | a.rope_token_stride | a.nope | a.pairs;
-  const bool aligned = together % pack_size<T> == 0 && is_aligned(a.k) && is_aligned(a.q) &&
-                       is_aligned(a.k_nope) && is_aligned(a.k_rope) && tables_aligned(a.cos, a.sin);
-  const int head_items = 2 * items_of<T>(2 * a.pairs) + items_of<T>(a.nope);
-  const int64_t groups = divide_up(a.heads, heads_together), items = a.tokens * groups * head_items;
+  const bool aligned = (a.rope_token_stride | a.pairs) % pack_size<T> == 0 &&
+                       is_aligned(a.k_rope) && heads_aligned<T>(a.q) && heads_aligned<T>(a.k) &&
+                       tables_aligned(a.cos, a.sin);
+  const int head_items = items_of<T>(2 * a.pairs);
+  const int64_t groups = divide_up(a.q.count, heads_together);
+  const int64_t items = a.tokens * groups * head_items;
   const auto kernel = aligned ? latent_rope_kernel<T, true> : latent_rope_kernel<T, false>;
   kernel<<<static_cast<unsigned>(divide_up(items, block_threads)), block_threads, 0, stream>>>(
       a, static_cast<uint32_t>(items), Divisor(groups), Divisor(head_items));

@@ -28,12 +28,11 @@ void launch_grouped_rope(Element element, const GroupedRopeArguments& arguments,
                          cudaStream_t stream);
 
 struct LatentRopeArguments {
-  void *k, *q;
-  const void *k_nope, *k_rope;
-  const float *cos, *sin;
-  int64_t q_token_stride, q_head_stride, nope_token_stride, nope_head_stride, rope_token_stride;
-  int64_t tokens;
-  int heads, nope, pairs;
+  Heads q, k;  // data: where a head's part that rotates begins
+  const void* k_rope;
+  const float *cos, *sin;  // [tokens, pairs]
+  int64_t rope_token_stride, tokens;
+  int pairs;
   bool interleaved;
 };
 

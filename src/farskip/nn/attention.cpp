@@ -105,14 +105,18 @@ AttentionInputs prepare_latent(const ModelConfig& config, const AttentionWeights
   const at::Tensor q = latent_q(attention, weights, compressed);
   const at::Tensor normed =
       rms_norm(compressed.narrow(1, q_width, latent), weights.kv_a_norm, attention.lora_norm_eps);
-  const at::Tensor kv = heads_of(linear(normed, weights.kv_b), 0, heads, nope + value);
   const at::Tensor k = at::empty({x.size(0), heads, nope + rotated}, x.options());
   if (has_gpu_kernels(x)) {
-    cuda::latent_rope_out(k, q, kv.narrow(2, 0, nope),
-                          compressed.narrow(1, q_width + latent, rotated), rope.cos, rope.sin,
-                          config.rope.interleaved);
-    return {q, k, kv.narrow(2, nope, value)};
+    // Two products, each into its place: a copy of k would cost more than what they lose.
+    const at::Tensor kv_b = weights.kv_b.unflatten(0, {heads, nope + value});
+    const at::Tensor v = at::empty({x.size(0), heads, value}, x.options());
+    linear_by_head_out(k.narrow(2, 0, nope), normed, kv_b.narrow(1, 0, nope));
+    linear_by_head_out(v, normed, kv_b.narrow(1, nope, value));
+    cuda::latent_rope_(q, k, compressed.narrow(1, q_width + latent, rotated), rope.cos, rope.sin,
+                       config.rope.interleaved);
+    return {q, k, v};
   }
+  const at::Tensor kv = heads_of(linear(normed, weights.kv_b), 0, heads, nope + value);
   apply_rope_(q.narrow(2, nope, rotated), rope, config.rope.interleaved);
   const at::Tensor k_rotated = heads_of(compressed, q_width + latent, 1, rotated);
   apply_rope_(k_rotated, rope, config.rope.interleaved);

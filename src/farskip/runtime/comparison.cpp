@@ -1,6 +1,8 @@
 #include "farskip/runtime/comparison.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <map>
 #include <numeric>
 #include <tuple>
@@ -15,6 +17,8 @@
 
 namespace farskip {
 namespace {
+
+constexpr double never = std::numeric_limits<double>::infinity();
 
 using GraphKey = std::tuple<std::string, bool, int, int>;
 GraphKey key_of(const Variant& v) {
@@ -43,9 +47,10 @@ class Comparer {
     comparison_.contention =
         measure_contention(session_.groups(), {.share = communication_share()});
     for (auto& [key, graph] : graphs_) graph.fit.contention = comparison_.contention;
-    if (on_device() && options_.records) measure_load();
+    if (on_device() && options_.records && session_.ranks() > 1) measure_load();
     progress.update(2, "contention");
     plan();
+    if (options_.choose) choose();
     measure();
     if (on_device()) measure_untimed();
     comparison_.bits = bits_.conclude(session_);
@@ -139,22 +144,34 @@ class Comparer {
     return {.computes = false, .launch_seconds = median(seconds) / ops};
   }
 
-  // Of each graph, blocking runs and runs whose compute does not wait, in turn: a device that has
-  // rested for a step keeps some of it.
+  // Of each graph, runs whose compute does not wait and blocking runs.
   void measure_load() {
     constexpr int count = 3;
-    const int warm_up = warm_up_rounds(1);
+    const int times = times_in_a_row(), warm_up = warm_up_rounds(1, times);
     for (auto& [key, graph] : graphs_) {
       const PlannedStep* const step = &graph.blocking;
-      const auto results = rounds({step}, warm_up + 2 * count, {.never_waits_from = warm_up});
-      const auto metrics = [&](int first) {
+      const auto results =
+          rounds({step}, warm_up + 2 * count, {.times = times, .never_waits_from = warm_up});
+      const auto run = [&](int first) {
         std::vector<const ForwardResult*> counted;
         for (int i = 0; i < count; ++i) counted.push_back(&results[first + 2 * i][0]);
-        return median_metrics(gather_figures(session_, counted));
+        return LoadRun{median_metrics(gather_figures(session_, counted)),
+                       gather_durations(session_, step->graph, counted),
+                       gather_overlapped(session_, step->graph, counted)};
       };
-      const OverlapMetrics steady = metrics(warm_up), rested = metrics(warm_up + 1);
-      graph.fit = fit_load(rested, steady, comparison_.contention);
+      const LoadRun steady = run(warm_up), rested = run(warm_up + 1);
+      graph.fit = fit_load(step->graph, rested, steady, comparison_.contention);
     }
+  }
+
+  // A device keeps for some 0.1 s how much it rested: what counts comes behind steps of its own
+  // kind, as it would in a loop, not behind those that others left it with.
+  int times_in_a_row() const {
+    if (!on_device()) return 1;
+    const Calibrated& graph = graphs_.begin()->second;
+    const double step = lane_seconds(graph, graph.durations, Lane::compute) +
+                        lane_seconds(graph, graph.durations, Lane::communication);
+    return std::clamp(1 + static_cast<int>(std::ceil(0.1 / std::max(step, 1e-3))), 2, 4);
   }
 
   // What communication takes of the time of compute, the mean over graphs.
@@ -177,9 +194,9 @@ class Comparer {
 
   bool on_device() const { return !session_.groups()[0]->device().is_cpu(); }
 
-  // A device's second round records what later ones launch.
-  int warm_up_rounds(int least) const {
-    return std::max(on_device() ? 2 : least, options_.warm_up);
+  // A device's second run of a step records what later ones launch.
+  int warm_up_rounds(int least, int times = 1) const {
+    return std::max(!on_device() ? least : times > 1 ? 1 : 2, options_.warm_up);
   }
 
   // Every schedule of one graph must give the same bits. On a CPU rewrites that keep bits must give
@@ -199,10 +216,33 @@ class Comparer {
       const Calibrated& graph = graphs_.at(key_of(variant));
       const DurationModel durations = [&](const Graph&) { return graph.durations; };
       Schedule schedule = make_schedule(variant.schedule, graph.blocking.graph, graph.durations,
-                                        comparison_.contention);
+                                        graph.fit.contention);
       verify(graph.blocking.graph, schedule);
       steps_.push_back({graph.blocking.graph, std::move(schedule)});
     }
+  }
+
+  // Leaves the standard variants and the one of the others that is foreseen to be the fastest.
+  void choose() {
+    std::vector<Foreseen>& weighed = comparison_.weighed;
+    for (size_t i = 0; i < variants_.size(); ++i) {
+      if (variants_[i].is_standard()) continue;
+      weighed.push_back({variants_[i], foreseen(steps_[i], graphs_.at(key_of(variants_[i])))});
+    }
+    std::ranges::stable_sort(weighed, {}, &Foreseen::seconds);
+    const auto goes = [&](const Variant& variant) {
+      return !variant.is_standard() && variant != weighed.front().variant;
+    };
+    std::vector<PlannedStep> staying;
+    for (size_t i = 0; i < variants_.size(); ++i) {
+      if (!goes(variants_[i])) staying.push_back(std::move(steps_[i]));
+    }
+    steps_ = std::move(staying);
+    std::erase_if(variants_, goes);
+    std::erase_if(graphs_, [&](const auto& graph) {
+      return std::ranges::none_of(variants_,
+                                  [&](const Variant& v) { return key_of(v) == graph.first; });
+    });
   }
 
   // Where among the steps of a round each graph runs blocking; appends those that no variant is.
@@ -221,8 +261,8 @@ class Comparer {
     std::vector<const PlannedStep*> steps;
     for (const PlannedStep& step : steps_) steps.push_back(&step);
     const std::map<GraphKey, size_t> blocking = add_blocking_steps(steps);
-    const int warm_up = warm_up_rounds(0);
-    const auto results = rounds(steps, warm_up + std::max(1, options_.repeat));
+    const int times = times_in_a_row(), warm_up = warm_up_rounds(0, times);
+    const auto results = rounds(steps, warm_up + std::max(1, options_.repeat), {.times = times});
     const auto counted = [&](size_t step) {
       std::vector<const ForwardResult*> rounds;
       for (size_t r = warm_up; r < results.size(); ++r) rounds.push_back(&results[r][step]);
@@ -247,8 +287,9 @@ class Comparer {
   void measure_untimed() {
     std::vector<const PlannedStep*> steps;
     for (const PlannedStep& step : steps_) steps.push_back(&step);
-    const int warm_up = warm_up_rounds(0);
-    const auto results = rounds(steps, warm_up + std::max(1, options_.repeat), {.timeline = false});
+    const int times = times_in_a_row(), warm_up = warm_up_rounds(0, times);
+    const auto results =
+        rounds(steps, warm_up + std::max(1, options_.repeat), {.timeline = false, .times = times});
     for (size_t i = 0; i < steps.size(); ++i) {
       std::vector<const ForwardResult*> counted;
       for (size_t r = 0; r < results.size(); ++r) {
@@ -280,6 +321,10 @@ class Comparer {
       if (op.lane == Lane::compute && durations[op.id] > 0) durations[op.id] += graph.gap_seconds;
     }
     return evaluate(step.graph, step.schedule, durations, graph.fit.contention, graph.host);
+  }
+
+  double foreseen(const PlannedStep& step, const Calibrated& graph) const {
+    return play(step, graph, under_load(step, graph, graph.durations)).step;
   }
 
   // Each round's step against its own blocking run.
@@ -321,6 +366,11 @@ class Comparer {
                                                       .launch_seconds = graph.host.launch_seconds,
                                                       .recorded = on_device() && options_.records});
     row.load = graph.fit.load;
+    for (const Op& op : steps_[i].graph.ops()) {
+      if (op.lane != Lane::compute || graph.fit.load.by_op.empty()) continue;
+      row.contention_by_kind[op.kind] = graph.fit.contention.by_op[op.id];
+      row.load_by_kind[op.kind] = graph.fit.load.by_op[op.id];
+    }
     set_ratios(row, steps_[i], graph, seconds, figures);
     const double tokens = static_cast<double>(tokens_.ids.size());
     row.tokens_per_second = tokens / row.step.median;
@@ -337,16 +387,20 @@ class Comparer {
   }
 
   void relate() {
-    double base = 0, best = 0;
+    double base = 0, best = never, best_untimed = never;
     for (const ComparisonRow& row : comparison_.rows) {
       if (!row.variant.is_standard()) continue;
-      best = best == 0 ? row.step.median : std::min(best, row.step.median);
+      best = std::min(best, row.step.median);
+      best_untimed = std::min(best_untimed, row.untimed_step.median);
       const bool plain = key_of(row.variant) == key_of({.connectivity = "standard"});
       if (plain && row.variant.schedule == "blocking") base = row.step.median;
     }
     for (ComparisonRow& row : comparison_.rows) {
       row.speedup = base / row.step.median;
       row.speedup_over_standard = best / row.step.median;
+      if (row.untimed_step.median > 0) {
+        row.untimed_speedup_over_standard = best_untimed / row.untimed_step.median;
+      }
     }
   }
 

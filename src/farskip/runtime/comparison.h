@@ -1,5 +1,6 @@
 #pragma once
 
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -15,6 +16,8 @@ namespace farskip {
 // What a comparison runs, and how.
 struct ComparisonOptions {
   std::vector<Variant> variants;  // standard + blocking is added in front if it is not there
+  // Of those that are not standard, run only the one that is foreseen to be the fastest.
+  bool choose = false;
   RoutingMode routing = RoutingMode::model;
   DispatchForm dispatch = DispatchForm::per_expert;
   bool fp8_wire = false;  // as StepForm
@@ -52,23 +55,35 @@ struct ComparisonRow {
   // On a device, of rounds of their own without timelines, which cost the host two events an op: a
   // step, and how long the slowest rank's host takes to launch one, and of it the layers' ops.
   Sample untimed_step, host, layers_host;
-  LoadModel load;                   // of its graph
+  double untimed_speedup_over_standard = 0;  // over the standard row that is the fastest there
+  LoadModel load;                            // of its graph
+  // How much slower ops are beside communication, and where compute does not rest: by kind, where
+  // kinds were told apart.
+  std::map<OpKind, double> contention_by_kind, load_by_kind;
   std::vector<Timeline> timelines;  // of the median round, of the ranks held here
   Timeline simulated;
 };
 
+// What a variant is foreseen to take, from blocking runs alone.
+struct Foreseen {
+  Variant variant;
+  double seconds = 0;
+};
+
 struct Comparison {
   std::vector<ComparisonRow> rows;
+  std::vector<Foreseen> weighed;  // by `choose`, the fastest first
   Contention contention;
   BitsVerdict bits;  // over all schedules and rewrites that keep bits
 };
 
 // Measures the variants against each other on one session: blocking runs of every graph give the op
-// durations that schedules are made from; then all variants run in turn, `repeat` times, and with
-// them each graph's blocking schedule, whose op durations bounds and predictions come from.
-// Contention comes from measure_contention, the load model of a stand-in on a device from blocking
-// runs whose collectives are left out. Where ranks live in several processes, each makes the
-// same call and gets the same figures. Progress goes to stderr on a terminal.
+// durations that schedules are made from, and choices; then all variants run in turn, `repeat`
+// times, and with them each graph's blocking schedule, whose op durations bounds and predictions
+// come from. Contention comes from measure_contention, the load model of a device from runs of the
+// blocking schedule whose compute does not wait. On a device a step that counts comes behind others
+// of its own kind, as in a loop. Where ranks live in several processes, each makes the same call
+// and gets the same figures. Progress goes to stderr on a terminal.
 Comparison compare(Session& session, const TokenBatch& tokens, const ComparisonOptions& options);
 
 }  // namespace farskip

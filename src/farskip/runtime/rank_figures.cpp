@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "farskip/base/median.h"
+#include "farskip/trace/intervals.h"
 
 namespace farskip {
 namespace {
@@ -45,6 +46,33 @@ void append(std::vector<double>& numbers, const StepResult& result) {
   visit(figures, [&](const double& value) { numbers.push_back(value); });
 }
 
+// add(timeline, by_op) adds one rank's seconds of each op of one round.
+template <typename Add>
+Durations gather_by_op(Session& session, const Graph& graph,
+                       std::span<const ForwardResult* const> rounds, const Add& add) {
+  const size_t ops = graph.ops().size();
+  std::vector<std::vector<double>> own(session.groups().size(),
+                                       std::vector<double>(ops * rounds.size(), 0));
+  for (size_t round = 0; round < rounds.size(); ++round) {
+    for (size_t i = 0; i < own.size(); ++i) {
+      add(rounds[round]->ranks[i].timeline, own[i].data() + round * ops);
+    }
+  }
+  const auto all = session.all_gather(own);
+  Durations durations(ops, 0);
+  if (rounds.empty()) return durations;
+  for (size_t op = 0; op < ops; ++op) {
+    std::vector<double> means(rounds.size(), 0);
+    for (size_t round = 0; round < rounds.size(); ++round) {
+      for (const auto& rank : all) {
+        means[round] += rank[round * ops + op] / static_cast<double>(all.size());
+      }
+    }
+    durations[op] = median(std::move(means));
+  }
+  return durations;
+}
+
 }  // namespace
 
 std::vector<std::vector<RankFigures>> gather_figures(
@@ -67,29 +95,20 @@ std::vector<std::vector<RankFigures>> gather_figures(
 
 Durations gather_durations(Session& session, const Graph& graph,
                            std::span<const ForwardResult* const> rounds) {
-  const size_t ops = graph.ops().size();
-  std::vector<std::vector<double>> own(session.groups().size(),
-                                       std::vector<double>(ops * rounds.size(), 0));
-  for (size_t round = 0; round < rounds.size(); ++round) {
-    for (size_t i = 0; i < own.size(); ++i) {
-      for (const Span& span : rounds[round]->ranks[i].timeline.spans) {
-        own[i][round * ops + static_cast<size_t>(span.op)] += span.seconds();
-      }
+  return gather_by_op(session, graph, rounds, [](const Timeline& timeline, double* by_op) {
+    for (const Span& span : timeline.spans) by_op[span.op] += span.seconds();
+  });
+}
+
+Durations gather_overlapped(Session& session, const Graph& graph,
+                            std::span<const ForwardResult* const> rounds) {
+  return gather_by_op(session, graph, rounds, [](const Timeline& timeline, double* by_op) {
+    const Intervals communication = busy_time(timeline, Lane::communication);
+    for (const Span& span : timeline.spans) {
+      if (span.lane != Lane::compute || span.seconds() <= 0) continue;
+      by_op[span.op] += total_seconds(intersection({{span.start, span.end}}, communication));
     }
-  }
-  const auto all = session.all_gather(own);
-  Durations durations(ops, 0);
-  if (rounds.empty()) return durations;
-  for (size_t op = 0; op < ops; ++op) {
-    std::vector<double> means(rounds.size(), 0);
-    for (size_t round = 0; round < rounds.size(); ++round) {
-      for (const auto& rank : all) {
-        means[round] += rank[round * ops + op] / static_cast<double>(all.size());
-      }
-    }
-    durations[op] = median(std::move(means));
-  }
-  return durations;
+  });
 }
 
 double step_seconds(std::span<const RankFigures> ranks) {

@@ -29,6 +29,10 @@ std::vector<std::vector<RankFigures>> gather_figures(Session& session,
 Durations gather_durations(Session& session, const Graph& graph,
                            std::span<const ForwardResult* const> rounds);
 
+// Likewise, of each compute op what lay beside communication.
+Durations gather_overlapped(Session& session, const Graph& graph,
+                            std::span<const ForwardResult* const> rounds);
+
 // A step takes as long as its slowest rank. Seconds.
 double step_seconds(std::span<const RankFigures> ranks);
 

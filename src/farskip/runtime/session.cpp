@@ -268,7 +268,9 @@ std::vector<std::vector<ForwardResult>> Session::run(std::span<const PlannedStep
       const int behind = static_cast<int>(round) - options.never_waits_from;
       batch.never_waits = behind >= 0 && behind % 2 == 0;
       for (size_t i = 0; i < steps.size(); ++i) {
-        results[round][i].ranks[index] = run.run(i, batch, records[round][i][index]);
+        for (int time = 0; time < options.times; ++time) {
+          results[round][i].ranks[index] = run.run(i, batch, records[round][i][index]);
+        }
         bits[round][i][index] = run.gradient_bits();
         norms[round][i][index] = run.gradient_norms();
       }

@@ -34,6 +34,7 @@ struct RunOptions {
   bool pin_threads = false;
   bool records = true;   // as ExecutorOptions
   bool timeline = true;  // the same
+  int times = 1;         // of each step in a row in a round; results are those of the last one
   // Batch::never_waits: from this round on, in every second one.
   int never_waits_from = std::numeric_limits<int>::max();
   // Compute threads of each rank on a CPU. With more than one, the bits of a row may depend on how

@@ -17,11 +17,11 @@ constexpr double never = std::numeric_limits<double>::infinity();
 class Player {
  public:
   Player(const Graph& graph, const Schedule& schedule, const Durations& durations,
-         Contention contention, HostModel host, std::span<const double> not_before)
+         const Contention& contention, HostModel host, std::span<const double> not_before)
       : graph_(graph),
         schedule_(schedule),
         durations_(durations),
-        slowdown_{contention.compute, contention.communication},
+        contention_(contention),
         host_(host),
         not_before_(not_before) {
     const size_t count = graph.ops().size();
@@ -125,8 +125,9 @@ class Player {
   }
 
   double rate(int lane) const {
-    const bool both = lanes_[0].running != none && lanes_[1].running != none;
-    return both ? 1.0 / slowdown_[lane] : 1.0;
+    const OpId computing = lanes_[0].running;
+    if (computing == none || lanes_[1].running == none) return 1.0;
+    return 1.0 / (lane == 0 ? contention_.of_compute(computing) : contention_.communication);
   }
 
   // To the next end of an op, or to when the host is free again.
@@ -163,7 +164,7 @@ class Player {
   const Graph& graph_;
   const Schedule& schedule_;
   const Durations& durations_;
-  const std::array<double, 2> slowdown_;
+  const Contention& contention_;
   const HostModel host_;
   const std::span<const double> not_before_;
   std::array<LaneState, 2> lanes_;
@@ -176,13 +177,16 @@ class Player {
 }  // namespace
 
 OpTimes evaluate(const Graph& graph, const Schedule& schedule, const Durations& durations,
-                 Contention contention, HostModel host, std::span<const double> not_before) {
-  if (durations.size() != graph.ops().size()) {
-    throw ScheduleError("durations do not fit the graph",
-                        {.where = schedule.name,
-                         .expected = std::to_string(graph.ops().size()),
-                         .found = std::to_string(durations.size())});
-  }
+                 const Contention& contention, HostModel host, std::span<const double> not_before) {
+  const auto check = [&](size_t found, const char* what) {
+    if (found == graph.ops().size()) return;
+    throw ScheduleError(what, {.where = schedule.name,
+                               .expected = std::to_string(graph.ops().size()),
+                               .found = std::to_string(found)});
+  };
+  check(durations.size(), "durations do not fit the graph");
+  if (!contention.by_op.empty())
+    check(contention.by_op.size(), "contention does not fit the graph");
   return Player(graph, schedule, durations, contention, host, not_before).play();
 }
 

@@ -26,7 +26,7 @@ struct OpTimes {
 // contention factor. `not_before`: by OpId, what other ranks hold it back until; empty: nothing.
 // Throws ScheduleError if it gets stuck.
 OpTimes evaluate(const Graph& graph, const Schedule& schedule, const Durations& durations,
-                 Contention contention = {}, HostModel host = {},
+                 const Contention& contention = {}, HostModel host = {},
                  std::span<const double> not_before = {});
 
 }  // namespace farskip

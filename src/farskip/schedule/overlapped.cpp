@@ -184,7 +184,7 @@ Candidate& best_of(std::vector<Candidate>& candidates, double limit) {
 }  // namespace
 
 Schedule overlapped_schedule(const Graph& graph, const Durations& durations,
-                             Contention contention) {
+                             const Contention& contention) {
   const bool saves_memory = has_backward(graph);
   std::vector<Candidate> candidates;
   auto add = [&](Schedule schedule) {
@@ -204,7 +204,7 @@ Schedule overlapped_schedule(const Graph& graph, const Durations& durations,
 }
 
 Schedule make_schedule(std::string_view name, const Graph& graph, const Durations& durations,
-                       Contention contention) {
+                       const Contention& contention) {
   if (name == "blocking") return blocking_schedule(graph);
   if (name == "released") return released_schedule(graph);
   if (name == "overlapped") return overlapped_schedule(graph, durations, contention);

@@ -15,6 +15,8 @@ using Durations = std::vector<double>;
 // How much slower a lane runs while the other one is busy: 1 is not at all.
 struct Contention {
   double compute = 1.0, communication = 1.0;
+  std::vector<double> by_op = {};  // of compute ops, by OpId, where they differ; else `compute`
+  double of_compute(OpId op) const { return by_op.empty() ? compute : by_op[op]; }
 };
 
 // One launch. The host goes through the steps in order; each lane runs its ops in that order.
@@ -62,11 +64,11 @@ Schedule released_schedule(const Graph& graph);
 // can hold several times what others do, one that holds less may win over one that is faster by a
 // little.
 Schedule overlapped_schedule(const Graph& graph, const Durations& durations,
-                             Contention contention = {});
+                             const Contention& contention = {});
 
 // By name: blocking, released, overlapped. Throws UsageError.
 Schedule make_schedule(std::string_view name, const Graph& graph, const Durations& durations,
-                       Contention contention = {});
+                       const Contention& contention = {});
 
 // No schedule of this graph can be faster: max(compute, communication, path).
 struct LowerBound {

@@ -94,8 +94,8 @@ void verify_stages(std::span<const ScheduledStage> stages) { Walk(stages).run();
 
 // Each stage is played for itself until no message comes later than it was taken to.
 std::vector<OpTimes> evaluate_stages(std::span<const ScheduledStage> stages,
-                                     std::span<const Durations> durations, Contention contention,
-                                     HostModel host) {
+                                     std::span<const Durations> durations,
+                                     const Contention& contention, HostModel host) {
   verify_stages(stages);
   std::vector<Durations> not_before;
   for (const ScheduledStage& stage : stages) not_before.emplace_back(stage.graph.ops().size(), 0.0);

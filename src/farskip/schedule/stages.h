@@ -23,6 +23,6 @@ void verify_stages(std::span<const ScheduledStage> stages);
 // stages when the last of them has got there. durations[s] are of stage s. Throws as evaluate.
 std::vector<OpTimes> evaluate_stages(std::span<const ScheduledStage> stages,
                                      std::span<const Durations> durations,
-                                     Contention contention = {}, HostModel host = {});
+                                     const Contention& contention = {}, HostModel host = {});
 
 }  // namespace farskip

@@ -31,7 +31,7 @@ Timeline timeline_of(const Graph& graph, const Schedule& schedule, const OpTimes
 }
 
 Timeline simulate(const Graph& graph, const Schedule& schedule, const Durations& durations,
-                  Contention contention, HostModel host) {
+                  const Contention& contention, HostModel host) {
   return timeline_of(graph, schedule, evaluate(graph, schedule, durations, contention, host));
 }
 

@@ -15,6 +15,6 @@ Timeline timeline_of(const Graph& graph, const Schedule& schedule, const OpTimes
 
 // The timeline that the schedule would leave if its ops took these times.
 Timeline simulate(const Graph& graph, const Schedule& schedule, const Durations& durations,
-                  Contention contention = {}, HostModel host = {});
+                  const Contention& contention = {}, HostModel host = {});
 
 }  // namespace farskip
