@@ -43,7 +43,7 @@ class Run:
 
     def record(self, section, name, command, environments=({},), readme=False):
         """Runs the command, once for each environment side by side, and keeps what the first prints. `readme`: README states it."""
-        wanted = readme or self.options.all or self.options.only
+        wanted = readme or self.options.all
         if not wanted or self.options.match not in name:
             return
         if self.options.dry_run:
@@ -160,8 +160,8 @@ def batches(run):
             run.bench("batches", f"{tokens} tokens, {link} GB/s", model, [
                 *LOOPBACK, "--tokens-per-rank", str(tokens), "--sequence-length", str(min(2048, tokens // 2)), "--loopback-path", run.paths[-1],
                 "--link-gb-per-s", str(link), "--routing", "balanced", "--connectivity", "standard,farskip", "--schedule", "overlapped",
-                "--expert-chunks", "1,2,4", "--pieces", "1,2" if tokens == 4096 else "1", "--two-batch", "--choose", "--repeat",
-                "5" if tokens <= 4096 else "3"], readme=tokens in (128, 1024, 4096))
+                "--expert-chunks", "1,2,4", "--two-batch", "--choose", "--repeat", "5" if tokens <= 4096 else "3"],
+                readme=tokens in (128, 1024))
 
 
 def dispatch(run):
@@ -218,7 +218,7 @@ def main():
     parser.add_argument("--farskip", default=str(ROOT / "build" / "release" / "bin" / "farskip"))
     parser.add_argument("--results", default=str(ROOT / "bench" / "results" / "gpu.jsonl"))
     parser.add_argument("--all", action="store_true", help="what only docs state too")
-    parser.add_argument("--only", help="sections, by comma, each whole: " + ", ".join(SECTIONS))
+    parser.add_argument("--only", help="sections, by comma: " + ", ".join(SECTIONS))
     parser.add_argument("--match", default="", help="only runs whose name has this")
     parser.add_argument("--dry-run", action="store_true", help="print the commands")
     options = parser.parse_args()

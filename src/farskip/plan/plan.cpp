@@ -131,7 +131,8 @@ class SimulatedStages {
     std::vector<ScheduledStage> stages;
     for (const Graph& graph : graphs_) {
       durations_.push_back(roofline_durations(graph, request.hardware, request.costs));
-      schedules_.push_back(make_schedule(variant.schedule, graph, durations_.back(), contention));
+      schedules_.push_back(make_schedule(variant.schedule, graph, durations_.back(), contention,
+                                         host_of(request.hardware)));
     }
     for (size_t i = 0; i < graphs_.size(); ++i) stages.push_back({graphs_[i], schedules_[i]});
     times_ = evaluate_stages(stages, durations_, contention, host_of(request.hardware));

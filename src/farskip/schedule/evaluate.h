@@ -7,14 +7,6 @@
 
 namespace farskip {
 
-// How the executor behind a schedule behaves.
-struct HostModel {
-  // The host itself computes (CPU ranks): it launches nothing while a compute op runs. Otherwise
-  // (GPU) it runs ahead and stops only where it needs counts.
-  bool computes = true;
-  double launch_seconds = 0;  // per op, on the host
-};
-
 // When each op was launched, started and ended: seconds from the start of the step, by OpId.
 struct OpTimes {
   std::vector<double> launched, started, ended;

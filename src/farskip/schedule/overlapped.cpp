@@ -184,11 +184,11 @@ Candidate& best_of(std::vector<Candidate>& candidates, double limit) {
 }  // namespace
 
 Schedule overlapped_schedule(const Graph& graph, const Durations& durations,
-                             const Contention& contention) {
+                             const Contention& contention, HostModel host) {
   const bool saves_memory = has_backward(graph);
   std::vector<Candidate> candidates;
   auto add = [&](Schedule schedule) {
-    const double step = evaluate(graph, schedule, durations, contention).step;
+    const double step = evaluate(graph, schedule, durations, contention, host).step;
     const double peak = saves_memory ? peak_activation_bytes(graph, schedule) : 0;
     candidates.push_back({std::move(schedule), step, peak});
     return step;
@@ -204,10 +204,10 @@ Schedule overlapped_schedule(const Graph& graph, const Durations& durations,
 }
 
 Schedule make_schedule(std::string_view name, const Graph& graph, const Durations& durations,
-                       const Contention& contention) {
+                       const Contention& contention, HostModel host) {
   if (name == "blocking") return blocking_schedule(graph);
   if (name == "released") return released_schedule(graph);
-  if (name == "overlapped") return overlapped_schedule(graph, durations, contention);
+  if (name == "overlapped") return overlapped_schedule(graph, durations, contention, host);
   throw UsageError("unknown schedule", {.where = "--schedule",
                                         .expected = "blocking, released or overlapped",
                                         .found = std::string(name)});

@@ -19,6 +19,14 @@ struct Contention {
   double of_compute(OpId op) const { return by_op.empty() ? compute : by_op[op]; }
 };
 
+// How the executor behind a schedule behaves.
+struct HostModel {
+  // The host itself computes (CPU ranks): it launches nothing while a compute op runs. Otherwise
+  // (GPU) it runs ahead and stops only where it needs counts.
+  bool computes = true;
+  double launch_seconds = 0;  // per op, on the host
+};
+
 // One launch. The host goes through the steps in order; each lane runs its ops in that order.
 struct Step {
   OpId op = none;
@@ -64,11 +72,11 @@ Schedule released_schedule(const Graph& graph);
 // can hold several times what others do, one that holds less may win over one that is faster by a
 // little.
 Schedule overlapped_schedule(const Graph& graph, const Durations& durations,
-                             const Contention& contention = {});
+                             const Contention& contention = {}, HostModel host = {});
 
 // By name: blocking, released, overlapped. Throws UsageError.
 Schedule make_schedule(std::string_view name, const Graph& graph, const Durations& durations,
-                       const Contention& contention = {});
+                       const Contention& contention = {}, HostModel host = {});
 
 // No schedule of this graph can be faster: max(compute, communication, path).
 struct LowerBound {
