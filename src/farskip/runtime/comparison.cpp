@@ -144,11 +144,11 @@ class Comparer {
     return {.computes = false, .launch_seconds = median(seconds) / ops};
   }
 
-  // Of each graph, runs whose compute does not wait and blocking runs.
+  // Of each graph, runs whose compute does not wait and blocking runs, as many in a row as of what
+  // they foretell: the longer a device does not rest, the lower its clock.
   void measure_load() {
-    constexpr int count = 2;
-    // Behind a rest the clock first overshoots.
-    const int times = 2 * times_in_a_row(), warm_up = warm_up_rounds(1, times);
+    constexpr int count = 3;
+    const int times = times_in_a_row(), warm_up = warm_up_rounds(1, times);
     for (auto& [key, graph] : graphs_) {
       const PlannedStep* const step = &graph.blocking;
       const auto results =

@@ -171,7 +171,8 @@ void RankTrainer::reschedule() {
   for (const Span& span : last_.spans) own.at(static_cast<size_t>(span.op)) += span.seconds();
   Durations durations = ranks_.sum_within(own);
   for (double& seconds : durations) seconds /= ranks_.within().size();
-  update_schedule_ = rescheduled(plan_.update, config_, durations);
+  update_schedule_ = rescheduled(plan_.update, config_, durations,
+                                 {.computes = ranks_.within().device().is_cpu()});
 }
 
 std::filesystem::path RankTrainer::save(const std::filesystem::path& folder,

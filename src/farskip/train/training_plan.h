@@ -31,8 +31,8 @@ Placement training_placement(const TrainConfig& config, const ModelConfig& model
 std::vector<TrainingPlan> plan_training(const ModelConfig& model, const Connectivity& connectivity,
                                         int ranks, const TrainConfig& config);
 
-// The same step in another order: results keep their bits.
+// The same step in another order, for the host behind it: results keep their bits.
 Schedule rescheduled(const PlannedStep& step, const TrainConfig& config,
-                     const Durations& durations);
+                     const Durations& durations, HostModel host);
 
 }  // namespace farskip
