@@ -117,8 +117,8 @@ std::vector<TrainingPlan> plan_training(const ModelConfig& model, const Connecti
   return plans;
 }
 
-Schedule rescheduled(const PlannedStep& step, const TrainConfig& config,
-                     const Durations& durations, HostModel host) {
+Schedule rescheduled(const PlannedStep& step, const TrainConfig& config, const Durations& durations,
+                     HostModel host) {
   Schedule schedule = make_schedule(config.schedule, step.graph, durations, {}, host);
   verify(step.graph, schedule);
   return schedule;

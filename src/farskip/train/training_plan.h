@@ -32,7 +32,7 @@ std::vector<TrainingPlan> plan_training(const ModelConfig& model, const Connecti
                                         int ranks, const TrainConfig& config);
 
 // The same step in another order, for the host behind it: results keep their bits.
-Schedule rescheduled(const PlannedStep& step, const TrainConfig& config,
-                     const Durations& durations, HostModel host);
+Schedule rescheduled(const PlannedStep& step, const TrainConfig& config, const Durations& durations,
+                     HostModel host);
 
 }  // namespace farskip
