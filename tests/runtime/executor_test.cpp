@@ -241,5 +241,22 @@ TEST_F(ExecutorTest, RoundsOfSeveralSteps) {
   }
 }
 
+TEST_F(ExecutorTest, OfAStepSeveralTimesInARowTheLastOneCounts) {
+  Session session = fixture_.session(2);
+  const PlannedStep step = fixture_.plan("farskip", 2, tokens_, {.schedule = "overlapped"});
+  const auto bytes_sent = [&](int times) {
+    const uint64_t before = session.groups()[0]->traffic().bytes_sent;
+    const ForwardResult result = session.run(step, tokens_, {.times = times});
+    EXPECT_TRUE(result.logits().equal(session.run(step, tokens_).logits()));
+    return std::pair(session.groups()[0]->traffic().bytes_sent - before,
+                     result.ranks[0].traffic.bytes_sent);
+  };
+  const auto [once_all, once] = bytes_sent(1);
+  const auto [often_all, often] = bytes_sent(3);
+  EXPECT_EQ(once, often);
+  EXPECT_EQ(once_all, 2 * once);
+  EXPECT_EQ(often_all, 4 * once);
+}
+
 }  // namespace
 }  // namespace farskip::testing
