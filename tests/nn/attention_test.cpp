@@ -197,6 +197,18 @@ TEST(AttentionPrepare, GroupedNormsThenClipsThenRotates) {
   }
 }
 
+// As kv_b is: k's rows of a head before v's, k's head longer than what the product fills.
+TEST(LinearByHead, WritesEachHeadWhereItBelongs) {
+  const at::Tensor x = random({9, 5}, 1), weight = random({3, 11, 5}, 2);
+  const at::Tensor products = linear(x, weight.reshape({33, 5})).view({9, 3, 11});
+  const at::Tensor k = random({9, 3, 10}, 3), before = k.clone();
+  linear_by_head_out(k.narrow(2, 0, 7), x, weight.narrow(1, 0, 7));
+  EXPECT_LT(relative_error(k.narrow(2, 0, 7), products.narrow(2, 0, 7)), 1e-6);
+  EXPECT_TRUE(at::equal(k.narrow(2, 7, 3), before.narrow(2, 7, 3)));
+  EXPECT_THROW(linear_by_head_out(k, x, weight.narrow(1, 0, 7)), Error);
+  EXPECT_THROW(linear_by_head_out(k, x.to(at::kDouble), weight.narrow(1, 0, 10)), Error);
+}
+
 TEST(AttentionPrepare, PiecesChangeNoBitAndInputsStayUntouched) {
   const ModelConfig config = latent_config(7);
   const AttentionWeights weights = latent_weights(config);

@@ -59,6 +59,14 @@ std::optional<Unhidden> shortfall(const ComparisonRow& row) {
   return find_unhidden(row.timelines[0], row.simulated);
 }
 
+nlohmann::ordered_json to_json(const Variant& variant) {
+  return {{"connectivity", variant.connectivity},
+          {"schedule", variant.schedule},
+          {"two_batch", variant.two_batch},
+          {"expert_chunks", variant.expert_chunks},
+          {"pieces", variant.pieces}};
+}
+
 nlohmann::ordered_json to_json(const std::map<OpKind, double>& by_kind) {
   nlohmann::ordered_json json = nlohmann::ordered_json::object();
   for (const auto& [kind, factor] : by_kind) json[to_string(kind)] = factor;
@@ -70,58 +78,53 @@ nlohmann::ordered_json to_json(const ComparisonRow& row) {
   auto number = [](const std::optional<double>& value) {
     return value ? nlohmann::ordered_json(*value) : nlohmann::ordered_json(nullptr);
   };
-  return {{"connectivity", row.variant.connectivity},
-          {"schedule", row.variant.schedule},
-          {"two_batch", row.variant.two_batch},
-          {"expert_chunks", row.variant.expert_chunks},
-          {"pieces", row.variant.pieces},
-          {"step_seconds", row.step.median},
-          {"step_seconds_min", row.step.smallest},
-          {"step_seconds_max", row.step.largest},
-          {"backward_seconds",
-           number(row.timelines.empty() ? std::nullopt : backward_seconds(row.timelines[0]))},
-          {"tokens_per_second", row.tokens_per_second},
-          {"communication_seconds", row.metrics.communication},
-          {"exposed_seconds", row.metrics.exposed},
-          {"percent_overlapped", number(row.metrics.percent_overlapped)},
-          {"interior_exposed_seconds", row.metrics.interior_exposed},
-          {"interior_percent_overlapped", number(row.metrics.interior_percent)},
-          {"forward_interior_percent", number(row.metrics.forward_percent)},
-          {"backward_interior_percent", number(row.metrics.backward_percent)},
-          {"skew_seconds", row.metrics.skew},
-          {"speedup_over_blocking", row.speedup},
-          {"speedup_over_best_standard", row.speedup_over_standard},
-          {"bound_seconds", row.bound.seconds()},
-          {"bound_limit", row.bound.limit()},
-          {"step_over_bound", row.over_bound},
-          {"step_over_loaded_bound", row.over_loaded_bound},
-          {"load_rested", row.load.rested},
-          {"load_steady", row.load.steady},
-          {"load_slowdown", row.load.slowdown},
-          {"load_by_kind", to_json(row.load_by_kind)},
-          {"contention_by_kind", to_json(row.contention_by_kind)},
-          {"predicted_seconds", row.predicted},
-          {"prediction_error", row.prediction_error},
-          {"compute_slowdown", row.compute_slowdown},
-          {"predicted_interior_percent", number(measure_overlap(row.simulated).interior_percent)},
-          {"bytes_sent", row.bytes_sent},
-          {"peak_activation_bytes", row.peak_activation_bytes},
-          {"predicted_peak_activation_bytes", row.predicted_peak_bytes},
-          {"untimed_step_seconds", row.untimed_step.median},
-          {"untimed_speedup_over_best_standard", row.untimed_speedup_over_standard},
-          {"host_seconds", row.host.median},
-          {"layers_host_seconds", row.layers_host.median},
-          {"layers_host_seconds_min", row.layers_host.smallest},
-          {"unhidden", unhidden ? nlohmann::ordered_json(describe(*unhidden)) : nullptr}};
+  nlohmann::ordered_json json = to_json(row.variant);
+  json.update(nlohmann::ordered_json{
+      {"step_seconds", row.step.median},
+      {"step_seconds_min", row.step.smallest},
+      {"step_seconds_max", row.step.largest},
+      {"backward_seconds",
+       number(row.timelines.empty() ? std::nullopt : backward_seconds(row.timelines[0]))},
+      {"tokens_per_second", row.tokens_per_second},
+      {"communication_seconds", row.metrics.communication},
+      {"exposed_seconds", row.metrics.exposed},
+      {"percent_overlapped", number(row.metrics.percent_overlapped)},
+      {"interior_exposed_seconds", row.metrics.interior_exposed},
+      {"interior_percent_overlapped", number(row.metrics.interior_percent)},
+      {"forward_interior_percent", number(row.metrics.forward_percent)},
+      {"backward_interior_percent", number(row.metrics.backward_percent)},
+      {"skew_seconds", row.metrics.skew},
+      {"speedup_over_blocking", row.speedup},
+      {"speedup_over_best_standard", row.speedup_over_standard},
+      {"bound_seconds", row.bound.seconds()},
+      {"bound_limit", row.bound.limit()},
+      {"step_over_bound", row.over_bound},
+      {"step_over_loaded_bound", row.over_loaded_bound},
+      {"load_rested", row.load.rested},
+      {"load_steady", row.load.steady},
+      {"load_slowdown", row.load.slowdown},
+      {"load_by_kind", to_json(row.load_by_kind)},
+      {"contention_by_kind", to_json(row.contention_by_kind)},
+      {"predicted_seconds", row.predicted},
+      {"prediction_error", row.prediction_error},
+      {"compute_slowdown", row.compute_slowdown},
+      {"predicted_interior_percent", number(measure_overlap(row.simulated).interior_percent)},
+      {"bytes_sent", row.bytes_sent},
+      {"peak_activation_bytes", row.peak_activation_bytes},
+      {"predicted_peak_activation_bytes", row.predicted_peak_bytes},
+      {"untimed_step_seconds", row.untimed_step.median},
+      {"untimed_speedup_over_best_standard", row.untimed_speedup_over_standard},
+      {"host_seconds", row.host.median},
+      {"layers_host_seconds", row.layers_host.median},
+      {"layers_host_seconds_min", row.layers_host.smallest},
+      {"unhidden", unhidden ? nlohmann::ordered_json(describe(*unhidden)) : nullptr}});
+  return json;
 }
 
 nlohmann::ordered_json to_json(const Foreseen& foreseen) {
-  return {{"connectivity", foreseen.variant.connectivity},
-          {"schedule", foreseen.variant.schedule},
-          {"two_batch", foreseen.variant.two_batch},
-          {"expert_chunks", foreseen.variant.expert_chunks},
-          {"pieces", foreseen.variant.pieces},
-          {"foreseen_seconds", foreseen.seconds}};
+  nlohmann::ordered_json json = to_json(foreseen.variant);
+  json["foreseen_seconds"] = foreseen.seconds;
+  return json;
 }
 
 nlohmann::ordered_json to_json(const LinkReport& link) {

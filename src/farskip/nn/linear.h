@@ -17,8 +17,8 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight);
 // As linear, into `out` [rows, out], which may be a part of a larger tensor.
 void linear_out(const at::Tensor& out, const at::Tensor& x, const at::Tensor& weight);
 
-// By head, on a GPU: out [rows, heads, out], whose heads may lie apart; head h is x weight[h]^T.
-// weight [heads, out, in] has dense last dimensions.
+// By head: out [rows, heads, out], whose heads may lie apart; head h is x weight[h]^T, with weight
+// [heads, out, in]. Neither is copied where last dimensions are dense. Throws as linear.
 void linear_by_head_out(const at::Tensor& out, const at::Tensor& x, const at::Tensor& weight);
 
 }  // namespace farskip

@@ -128,14 +128,15 @@ class SimulatedStages {
   SimulatedStages(std::vector<Graph> graphs, const PlanRequest& request, const Variant& variant)
       : graphs_(std::move(graphs)) {
     const Contention contention = contention_of(request.hardware);
+    const HostModel host = host_of(request.hardware);
     std::vector<ScheduledStage> stages;
     for (const Graph& graph : graphs_) {
       durations_.push_back(roofline_durations(graph, request.hardware, request.costs));
-      schedules_.push_back(make_schedule(variant.schedule, graph, durations_.back(), contention,
-                                         host_of(request.hardware)));
+      schedules_.push_back(
+          make_schedule(variant.schedule, graph, durations_.back(), contention, host));
     }
     for (size_t i = 0; i < graphs_.size(); ++i) stages.push_back({graphs_[i], schedules_[i]});
-    times_ = evaluate_stages(stages, durations_, contention, host_of(request.hardware));
+    times_ = evaluate_stages(stages, durations_, contention, host);
   }
 
   PlanRow row() const {

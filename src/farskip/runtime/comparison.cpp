@@ -228,7 +228,7 @@ class Comparer {
     std::vector<Foreseen>& weighed = comparison_.weighed;
     for (size_t i = 0; i < variants_.size(); ++i) {
       if (variants_[i].is_standard()) continue;
-      weighed.push_back({variants_[i], foreseen(steps_[i], graphs_.at(key_of(variants_[i])))});
+      weighed.push_back({variants_[i], foreseen(steps_[i], graphs_.at(key_of(variants_[i]))).step});
     }
     std::ranges::stable_sort(weighed, {}, &Foreseen::seconds);
     const auto goes = [&](const Variant& variant) {
@@ -324,8 +324,9 @@ class Comparer {
     return evaluate(step.graph, step.schedule, durations, graph.fit.contention, graph.host);
   }
 
-  double foreseen(const PlannedStep& step, const Calibrated& graph) const {
-    return play(step, graph, under_load(step, graph, graph.durations)).step;
+  // At the median durations of its blocking runs.
+  OpTimes foreseen(const PlannedStep& step, const Calibrated& graph) const {
+    return play(step, graph, under_load(step, graph, graph.durations));
   }
 
   // Each round's step against its own blocking run.
@@ -359,7 +360,7 @@ class Comparer {
     const size_t typical = std::ranges::find(seconds, row.step.median) - seconds.begin();
     row.metrics = median_metrics(figures);
     row.bound = lower_bound(graph.blocking.graph, graph.durations);
-    const OpTimes times = play(steps_[i], graph, under_load(steps_[i], graph, graph.durations));
+    const OpTimes times = foreseen(steps_[i], graph);
     row.simulated = timeline_of(steps_[i].graph, steps_[i].schedule, times);
     row.predicted = times.step;
     row.predicted_peak_bytes = peak_activation_bytes(steps_[i].graph, steps_[i].schedule,
